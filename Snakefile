@@ -1,0 +1,26 @@
+# Targets and includes, nothing else. What a study is: docs/study.md; how the parts fit: docs/design.md.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/prepare.smk"
+include: "rules/plan.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        [f"{folder(study)}/report.html" for study in STUDIES],
+
+
+rule plan:
+    input:
+        [f"{folder(study)}/plan.csv" for study in STUDIES],

@@ -1,0 +1,107 @@
+# The studies that run, their runs, and the places of their files. Pure functions of the configuration.
+import csv
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from ablation.cli import own_python_first
+from ablation.canonical import canonical
+from ablation.errors import UserError
+from ablation.resolved import fingerprint_of, save_study
+from ablation.study import find_studies, load_study
+from ablation.sweep import expand
+
+own_python_first()
+try:
+    CONFIG = dict(config)
+    STUDIES = {
+        name: load_study(path, CONFIG)
+        for name, path in find_studies(
+            CONFIG.pop("studies", None), ROOT / "config/studies"
+        ).items()
+    }
+    RUNS = {
+        name: {run.id: run for run in expand(study, name)}
+        for name, study in STUDIES.items()
+    }
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+
+wildcard_constraints:
+    scale="demo|full",
+    study=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    run=r"[A-Za-z0-9_.-]+",
+    part=r"[A-Za-z0-9_.-]+",
+    base=r"[A-Za-z0-9_.-]+",
+
+
+ALL_RUNS = [run for runs in RUNS.values() for run in runs.values()]
+SETTINGS = {
+    id(run.settings): run for run in ALL_RUNS
+}.values()  # one run for each distinct settings
+PARTS = {
+    (run.settings.scale, part.id): (run.settings.system, part)
+    for run in SETTINGS
+    for leaf in run.settings.parts()
+    for part in leaf.closure()
+}
+BASES = {(run.study, run.base): run for run in ALL_RUNS}
+
+
+def folder(study):
+    """Where the results of a study are."""
+    return f"results/{STUDIES[study].scale}/{study}"
+
+
+def run_of(wildcards):
+    return RUNS[wildcards.study][wildcards.run]
+
+
+def base_run(wildcards):
+    """A run that starts from this evaluation of the pretrained model."""
+    return BASES[wildcards.study, wildcards.base]
+
+
+def part_of(wildcards):
+    return PARTS[wildcards.scale, wildcards.part]
+
+
+def data_of(run):
+    """The prepared data that a run reads."""
+    return [
+        f"results/{run.settings.scale}/data/{part.id}" for part in run.settings.parts()
+    ]
+
+
+def weights_of(run):
+    """The pretrained weights that a run reads."""
+    return list(run.settings.weight_files().values())
+
+
+def weight_arguments(run):
+    """The same as the scripts take them: name=path."""
+    return [f"{name}={path}" for name, path in run.settings.weight_files().items()]
+
+
+def outside_files(study):
+    """Data and weights that the workflow does not make and that are there: the plan is made anew when this changes."""
+    paths = {path for run in RUNS[study].values() for path in run.settings.outside()}
+    return sorted(path for path in paths if Path(path).exists())
+
+
+def planned(wildcards, verdicts):
+    """Ids of the runs with one of these verdicts in the plan."""
+    plan = checkpoints.plan_study.get(scale=wildcards.scale, study=wildcards.study)
+    with open(plan.output[0], newline="") as file:
+        return [
+            row["run"] for row in csv.DictReader(file) if row["verdict"] in verdicts
+        ]
+
+
+# Jobs read the resolved study from a file; what they depend on is in their params all the same.
+onstart:
+    for name, study in STUDIES.items():
+        save_study(Path(folder(name)) / "study.json", name, study)

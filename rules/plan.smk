@@ -1,0 +1,17 @@
+# What will run, and what will not and why: decided before any job is submitted.
+
+
+checkpoint plan_study:
+    output:
+        "results/{scale}/{study}/plan.csv",
+    log:
+        "results/{scale}/{study}/logs/plan.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: 1
+    params:
+        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
+        found=lambda w: outside_files(w.study),
+    shell:
+        "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        " --cards config/hardware --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

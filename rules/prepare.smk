@@ -1,0 +1,28 @@
+# Prepared data: each part of the graph that a system declares, once for all runs that need it.
+
+
+rule prepare_part:
+    input:
+        lambda w: [f"results/{w.scale}/data/{need.id}" for need in part_of(w)[1].needs],
+    output:
+        directory("results/{scale}/data/{part}"),
+    log:
+        "results/{scale}/logs/prepare/{part}.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: 1
+    resources:
+        mem_mb=4096,
+        runtime=240,
+    params:
+        system=lambda w: part_of(w)[0],
+        part=lambda w: canonical(
+            {
+                "stage": part_of(w)[1].stage,
+                "name": part_of(w)[1].name,
+                "settings": part_of(w)[1].settings,
+            }
+        ),
+    shell:
+        "OMP_NUM_THREADS={threads} python scripts/prepare_part.py --system {params.system:q} --part {params.part:q}"
+        " --needs {input:q} --output {output:q} > {log:q} 2>&1"

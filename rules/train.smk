@@ -1,0 +1,30 @@
+# Training: one job a run. What it needs of a GPU, of memory and of time comes from the study.
+
+
+rule train_run:
+    input:
+        weights=lambda w: weights_of(run_of(w)),
+        data=lambda w: data_of(run_of(w)),
+    output:
+        run="results/{scale}/{study}/runs/{run}/run.yaml",
+        history="results/{scale}/{study}/runs/{run}/history.csv",
+        training="results/{scale}/{study}/runs/{run}/training.json",
+        manifest="results/{scale}/{study}/runs/{run}/manifest.json",
+    log:
+        "results/{scale}/{study}/logs/train/{run}.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: lambda w: run_of(w).settings.compute.threads
+    resources:
+        gpu=lambda w: run_of(w).axes["gpus"],
+        mem_mb=lambda w: run_of(w).settings.compute.mem_gib * 1024,
+        runtime=lambda w: run_of(w).settings.compute.runtime_min,
+    params:
+        run=lambda w: canonical(run_of(w).training_view),  # what a change of reruns the job
+        fingerprint=lambda w: fingerprint_of(run_of(w)),
+        weights=lambda w: weight_arguments(run_of(w)),
+        folder=subpath(output.run, parent=True),
+    shell:
+        "OMP_NUM_THREADS={threads} python scripts/train_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
+        " --folder {params.folder:q} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,49 @@
+"""What the scripts share: arguments read as JSON or files, and errors as one line instead of a traceback."""
+
+import json
+import logging
+import os
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ablation.errors import UserError
+from ablation.yamlfile import load_yaml
+
+USER_ERROR = 2
+
+
+def call(main: Callable[[], None]) -> None:
+    """Run ``main``; a :class:`UserError` becomes a message and exit status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        main()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(USER_ERROR)
+
+
+def json_or_file(text: str) -> Any:
+    """A value given as JSON, or as the path of a YAML or JSON file."""
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ArgumentTypeError(f"not valid JSON: {error}") from None
+    return load_yaml(Path(text))
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """``name=path``."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise ArgumentTypeError(f"{text!r} is not name=path")
+    return name, Path(path)
+
+
+def own_python_first() -> None:
+    """Let ``python`` in a shell be this interpreter, also when it was called by its path and is not on PATH."""
+    folder = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])

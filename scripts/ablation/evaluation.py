@@ -1,0 +1,29 @@
+"""Judging a model, before or after it was trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablation.systems.base import System
+from ablation.training.model import for_evaluation
+from ablation.training.precision import make_accelerator
+
+
+def evaluate(
+    system: System,
+    precision: str,
+    weights: dict[str, Path],
+    trained: Path | None,
+    data: Sequence[Path],
+    pictures: Path,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Metrics of the pretrained model, or of what a run in the folder ``trained`` made of it."""
+    accelerator = make_accelerator(precision, device)
+    model = for_evaluation(system, precision, weights, trained, device)
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    with torch.inference_mode():
+        found = system.evaluate(model, data, pictures, device)
+    return found._asdict()

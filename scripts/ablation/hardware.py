@@ -1,0 +1,45 @@
+"""The cards a study can be for: one file each under ``config/hardware/``."""
+
+import difflib
+from functools import cache
+from pathlib import Path
+
+from pydantic import PositiveFloat, ValidationError
+
+from ablation.errors import UserError
+from ablation.explain import explain, in_file
+from ablation.settings import Precision, Strict
+from ablation.yamlfile import load_yaml
+
+
+class Card(Strict):
+    """A GPU, as its maker describes it."""
+
+    name: str
+    """The maker's name."""
+    memory_gib: PositiveFloat
+    """Memory of the card in GiB."""
+    compute_capability: str
+    """CUDA compute capability, such as "8.9"."""
+    precisions: tuple[Precision, ...]
+    """What it can train in."""
+    source: str
+    """Where these numbers are from."""
+
+
+@cache
+def load_card(name: str, folder: Path) -> Card:
+    """The card ``name`` of ``folder``. Raises :class:`UserError` with the names there are."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"hardware: {name} is not a known card{hint}\n  known: {', '.join(known)}\n  a new card is a new file {path}"
+        )
+    content = load_yaml(path)
+    try:
+        return Card.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, Card, content, in_file(path))) from None

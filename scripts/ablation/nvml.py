@@ -1,0 +1,60 @@
+"""NVIDIA's management library, where there is one; None or nothing where not."""
+
+from functools import cache
+
+import pynvml
+
+
+@cache
+def _started() -> bool:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return False
+    return True
+
+
+def gpu_uuids() -> list[str]:
+    """UUIDs of the GPUs of this machine, in NVML's order."""
+    if not _started():
+        return []
+    return [_text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(pynvml.nvmlDeviceGetCount())]
+
+
+def uuid_of(name: str) -> str:
+    """The UUID of a GPU that CUDA_VISIBLE_DEVICES names by number; other names are left as they are."""
+    uuids = gpu_uuids()
+    return uuids[int(name)] if name.isdigit() and int(name) < len(uuids) else name
+
+
+def gpu_name(uuid: str) -> str | None:
+    """The maker's name of a GPU."""
+    return _ask(uuid, lambda handle: _text(pynvml.nvmlDeviceGetName(handle)))
+
+
+def driver_version() -> str | None:
+    """Version of the driver."""
+    return _text(pynvml.nvmlSystemGetDriverVersion()) if _started() else None
+
+
+def device_used_bytes(uuid: str) -> int | None:
+    """Memory in use on the whole device, by every process and the context."""
+    return _ask(uuid, lambda handle: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used))
+
+
+def energy_joules(uuid: str) -> float | None:
+    """Energy used since the driver was loaded; None where the card does not tell."""
+    return _ask(uuid, lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
+
+
+def _ask(uuid: str, question):
+    if not _started():
+        return None
+    try:
+        return question(pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"))
+    except pynvml.NVMLError:
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

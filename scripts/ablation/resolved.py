@@ -1,0 +1,49 @@
+"""The resolved study as a file: what Snakemake decided at parse time, for the jobs to read."""
+
+import json
+from pathlib import Path
+
+from ablation.canonical import short_hash
+from ablation.errors import UserError
+from ablation.study import Study, study_model
+from ablation.sweep import Run, expand
+from ablation.training.files import write_json
+from ablation.yamlfile import load_yaml
+
+
+def save_study(path: Path, name: str, study: Study) -> None:
+    """Write the study with all defaults and overrides filled in."""
+    write_json(path, {"name": name, "study": study.model_dump(mode="json")})
+
+
+def load_study(path: Path) -> tuple[str, Study]:
+    """Name and study of a file that :func:`save_study` wrote."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a resolved study ({error})") from None
+    return content["name"], study_model(content["study"]["system"]).model_validate(content["study"])
+
+
+def runs_of(study: Path) -> list[Run]:
+    """All runs of a resolved study."""
+    name, resolved = load_study(study)
+    return expand(resolved, name)
+
+
+def load_run(study: Path | None, run: str, fingerprint: str | None = None) -> Run:
+    """The run ``run`` of a resolved study, or, without one, the run whose ``run.yaml`` is at the path ``run``.
+
+    ``fingerprint`` (of its training view) guards against a study that was changed while the job waited in a queue.
+    """
+    if study is None:
+        return Run.from_view(load_yaml(Path(run)))
+    found = next((candidate for candidate in runs_of(study) if candidate.id == run), None)
+    if found is None or (fingerprint is not None and fingerprint_of(found) != fingerprint):
+        raise UserError(f"{study}: the study changed while this job was waiting; its run {run} is no longer the one asked for")
+    return found
+
+
+def fingerprint_of(run: Run) -> str:
+    """A short hash of all that the run's training depends on."""
+    return short_hash(run.training_view, 12)

@@ -1,0 +1,257 @@
+"""The study: one YAML file, one ablation. Its model, and how a file and the command line become one."""
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from ablation.errors import UserError
+from ablation.explain import at, explain, in_file
+from ablation.settings import Name, Precision, Scale, Settings, Strict
+from ablation.systems import SYSTEMS, settings_class
+from ablation.yamlfile import Location, line_of, load_yaml, merge, resolve_strings
+
+Value = bool | int | float | str
+Cell = dict[str, Any]  # axis -> value; None where the axis has no meaning
+
+AXES = ("strategy", "rank", "batch", "accumulation", "precision", "gpus", "seed")
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (str, bool, int, float)) else value
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{value!r} stands twice; that would be a duplicate run")
+    return values
+
+
+class Train(Strict):
+    """What a strategy trains: adapters on some modules, or some modules themselves."""
+
+    lora: Annotated[list[str], Field(min_length=1)] | None = None
+    """Modules that get LoRA adapters: dotted names, `*` for any name part, `12-23` for a range; all that lie below count."""
+    full: Annotated[list[str], Field(min_length=1)] | None = None
+    """Modules trained in full; same patterns."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Train":
+        if (self.lora is None) == (self.full is None):
+            raise ValueError("give exactly one of lora and full")
+        return self
+
+
+class Strategy(Strict):
+    """A named bundle: what is trained, how memory is saved, and its learning rate."""
+
+    train: Train
+    """What is trained."""
+    lr: PositiveFloat
+    """Peak learning rate."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+
+
+def _one_or_more(kind: Any, *rules: Any) -> Any:
+    """A list of ``kind``; a single value stands for a list of one."""
+    return Annotated[list[kind], *rules, BeforeValidator(_as_list, json_schema_input_type=list[kind] | kind)]
+
+
+def _axis(kind: Any) -> Any:
+    return _one_or_more(kind, Field(min_length=1), AfterValidator(_distinct))
+
+
+class Sweep(BaseModel):
+    """The axes. Beside those named here, any dotted setting of the study can be one: `training.clip: [0.5, 1.0]`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, _axis(Value)] = Field(init=False)
+
+    strategy: _axis(Name) | None = None
+    """Names of strategies; all when left out."""
+    rank: _axis(PositiveInt) = [16]
+    """LoRA rank; without meaning for strategies that train no adapters."""
+    batch: _axis(PositiveInt) = [1]
+    """Samples a GPU and forward pass."""
+    accumulation: _axis(PositiveInt) = [1]
+    """Forward passes an optimizer step."""
+    precision: _axis(Precision) = ["bf16"]
+    """fp32, tf32, bf16 or fp16 (with loss scaling)."""
+    gpus: _axis(PositiveInt) = [1]
+    """GPUs a run."""
+    seed: _axis(Annotated[int, Field(ge=0)]) = [0]
+    """Seeds; each is a run of its cell."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Sweep":
+        if not self.model_fields_set and not self.model_extra:
+            raise ValueError("is empty; name at least one axis, such as rank: [8, 16]")
+        return self
+
+
+class Study(Settings):
+    """One ablation: settings shared by its runs, the strategies, and the sweep."""
+
+    strategies: Annotated[dict[Name, Strategy], Field(min_length=1)]
+    """The strategies by name."""
+    sweep: Sweep
+    """The axes of the sweep."""
+    keep: _one_or_more(str) = []
+    """Constraints that every combination must meet, such as `batch * accumulation * gpus == 8`."""
+    exclude: list[dict[str, Value | list[Value]]] = []
+    """Combinations to leave out: every axis named must match."""
+    include: list[dict[str, Value]] = []
+    """Combinations to add; axes that an entry does not name take all their values."""
+    baseline: dict[str, Value] | None = None
+    """The cell that the others are compared with; axes it does not name are left open."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Study":
+        _known("sweep.strategy", self.sweep.strategy or [], self.strategies)
+        axes = (*AXES, *(self.sweep.model_extra or {}))
+        for axis in self.sweep.model_extra or {}:
+            _check_setting(self, axis)
+        entries = [(f"{key}[{i}]", entry) for key in ("exclude", "include") for i, entry in enumerate(getattr(self, key))]
+        for label, entry in [*entries, ("baseline", self.baseline or {})]:
+            _known(label, entry, axes)
+            if not entry and label != "baseline":
+                raise ValueError(f"{label} is empty")
+            _known(f"{label}.strategy", _as_list(entry.get("strategy", [])), self.strategies)
+        return self
+
+    @property
+    def settings(self) -> Settings:
+        """The part that runs share, as the system's own class."""
+        kind = settings_class(self.system)
+        return kind.model_construct(**{name: getattr(self, name) for name in kind.model_fields})
+
+    def with_values(self, values: Mapping[str, Value]) -> tuple[Settings, dict[str, Strategy]]:
+        """Settings and strategies with dotted settings replaced, checked again."""
+        content = self.model_dump(mode="json", exclude={"keep", "exclude", "include", "baseline"}, exclude_unset=True)
+        for axis, value in values.items():
+            change: Any = value
+            for step in reversed(axis.split(".")):
+                change = {step: change}
+            content = merge(content, change)
+        content["sweep"] = {"seed": 0}
+        try:
+            study = type(self).model_validate(content)
+        except ValidationError as error:
+            raise UserError(explain(error, type(self), content, lambda _: "sweep: ")) from None
+        return study.settings, study.strategies
+
+    def value_of(self, axis: str) -> Any:
+        """The study's own value of a dotted setting."""
+        value: Any = self
+        for step in axis.split("."):
+            value = value[step] if isinstance(value, dict) else getattr(value, step)
+        return value
+
+
+def _known(label: str, names: Any, known: Any) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{label}: {name!r} is not known{hint} (known: {', '.join(map(str, known))})")
+
+
+def _check_setting(study: Study, axis: str) -> None:
+    """An axis beyond the named ones must be the dotted path of a setting with a plain value."""
+    value: Any = study
+    for step in axis.split("."):
+        fields = (
+            list(value) if isinstance(value, dict) else list(type(value).model_fields) if isinstance(value, BaseModel) else []
+        )
+        if step not in fields:
+            near = difflib.get_close_matches(
+                axis if value is study else step, [*AXES, *fields] if value is study else fields, n=1
+            )
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"sweep.{axis}: no such axis or setting{hint}")
+        value = value[step] if isinstance(value, dict) else getattr(value, step)
+    if "." not in axis or isinstance(value, (BaseModel, dict)):
+        raise ValueError(
+            f"sweep.{axis}: an axis is one of {', '.join(AXES)}, or the dotted name of a setting with a plain value"
+        )
+
+
+@cache
+def study_model(system: str) -> type[Study]:
+    """The study model of a system: the shared fields and the system's own."""
+    return type("Study", (Study, settings_class(system)), {"__doc__": Study.__doc__})
+
+
+def load_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
+    """The study of a file with ``overrides`` (nested) laid over it, the part for its scale first.
+
+    Raises :class:`UserError` that names file, line, key and value.
+    """
+    overrides = resolve_strings(dict(overrides or {}))
+    content = load_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a study is a mapping of keys to values")
+    scales = content.pop("scales", None) or {}
+    scale = overrides.get("scale", content.get("scale", "demo"))
+    if not isinstance(scales, dict) or not set(scales) <= set(get_args(Scale)):
+        raise UserError(
+            f"{path}: scales: takes the keys {', '.join(get_args(Scale))}, each with the settings that differ at that scale"
+        )
+    merged = merge(merge(content, scales.get(scale) or {}) if isinstance(scale, str) else content, overrides)
+    where = _Where(path, scale, overrides)
+    system = merged.get("system")
+    if system not in SYSTEMS:
+        problem = "is missing" if system is None else f"= {system!r}: no such system"
+        raise UserError(f"{where(('system',))}system {problem}\n  known: {', '.join(SYSTEMS)}")
+    model = study_model(system)
+    try:
+        return model.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(explain(error, model, merged, where)) from None
+
+
+class _Where:
+    """Names the place of a location: the command line, the scale's part of the file, or the file."""
+
+    def __init__(self, path: Path, scale: Any, overrides: Mapping[str, Any]):
+        self.path, self.scale, self.overrides, self.in_file = path, scale, overrides, in_file(path)
+
+    def __call__(self, location: Location) -> str:
+        if location and at(self.overrides, location) is not None:
+            return "--config: "
+        of_scale = ("scales", self.scale, *location)
+        return self.in_file(of_scale if line_of(self.path, of_scale) else location)
+
+
+def find_studies(names: Any, folder: Path) -> dict[str, Path]:
+    """Study name -> file, for a name or a list of names of files in ``folder``. Raises :class:`UserError`."""
+    if isinstance(names, str):
+        names = [names]
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not isinstance(names, list) or not names:
+        raise UserError(f"studies: give a name or a list of names; known: {', '.join(known) or 'none'}")
+    found: dict[str, Path] = {}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(
+                f"studies: there is no study {name!r}{hint}\n  known: {', '.join(known) or 'none'} (files of {folder})"
+            )
+        found[name] = folder / f"{name}.yaml"
+    return found

@@ -1,0 +1,90 @@
+"""What the trainer and the predictor need of a model family, and nothing more."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ablation.parts import Part
+    from ablation.settings import Settings
+
+
+class Draw(NamedTuple):
+    """Which sample, and the numbers its randomness is a pure function of."""
+
+    seed: int
+    epoch: int
+    batch: int
+    index: int
+
+
+class Objective(NamedTuple):
+    """One loss to go backward from, and its parts for the record (detached scalars)."""
+
+    name: str
+    loss: "Tensor"
+    parts: dict[str, "Tensor"]
+
+
+class Samples(Protocol):
+    """A data set whose samples are pure functions of a :class:`Draw`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, draw: Draw) -> dict[str, "Tensor"]: ...
+
+    def groups(self) -> list[int]:
+        """For each sample a number; only samples of one number share a batch."""
+        ...
+
+
+class Evaluation(NamedTuple):
+    """What evaluation found: overall metrics, the same for each item (a scene, say), and what the numbers mean."""
+
+    metrics: dict[str, float]
+    items: list[dict[str, Any]]
+    notes: dict[str, str]
+
+
+class System(Protocol):
+    """One model family, with the settings of one run."""
+
+    settings: "Settings"
+
+    fp32_modules: Sequence[str]
+    """Prefixes of modules that compute in fp32 whatever the precision of the run."""
+
+    def build(self) -> "nn.Module":
+        """The network with fresh weights, on the current default device (``meta`` included)."""
+        ...
+
+    def load_weights(self, model: "nn.Module", files: dict[str, Path]) -> None:
+        """Fill ``model`` from pretrained files, strictly by name. Raises UserError naming file and parameters."""
+        ...
+
+    def set_gradient_checkpointing(self, model: "nn.Module", enabled: bool) -> None:
+        """Switch the recomputation of activations."""
+        ...
+
+    def samples(self, folders: Sequence[Path], train: bool) -> Samples:
+        """The data of one split, from prepared folders in the order of ``settings.parts()``."""
+        ...
+
+    def objectives(self, model: "nn.Module", batch: dict[str, "Tensor"]) -> Iterator[Objective]:
+        """The losses of a batch, one at a time, so that each can go backward before the next is built."""
+        ...
+
+    def evaluate(self, model: "nn.Module", folders: Sequence[Path], out: Path, device: "Any") -> Evaluation:
+        """Judge ``model`` on the held-out data; pictures go to ``out``."""
+        ...
+
+    def missing(self) -> list[str]:
+        """What the run needs and does not find: data, weights; a line each, with what to do."""
+        ...
+
+    @staticmethod
+    def prepare(part: "Part", needs: Sequence[Path], out: Path) -> None:
+        """Make one part of the prepared data."""
+        ...

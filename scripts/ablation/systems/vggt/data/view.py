@@ -1,0 +1,205 @@
+"""One view at the size it is trained at: image, intrinsics, sparse and laser depth, all on one pinhole grid.
+
+Intrinsics use integer pixel centres (the first pixel's centre is (0, 0)), as VGGT does; COLMAP puts it at (0.5, 0.5). So a
+principal point scales as ``(c + 0.5) * s - 0.5``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pycolmap
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from ablation.errors import UserError
+from ablation.systems.vggt.data.eth3d import View
+from ablation.systems.vggt.data.regions import DETAIL, PLANAR
+
+Image.MAX_IMAGE_PIXELS = 400_000_000  # ETH3D's are 24 megapixels; a bomb is larger
+
+EVALUATION_AND_OBSERVATION = 2  # mask bit: the scan's geometry is wrong here. Bit 1 concerns colour only.
+MASK_BITS = 3
+
+
+class Pinhole(NamedTuple):
+    """Focal lengths and principal point in pixels, integer pixel centres, and the size of the image."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    height: int
+    width: int
+
+    def matrix(self) -> NDArray[np.float32]:
+        """Intrinsics [3, 3]."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float32)
+
+    def rays(self) -> NDArray[np.float64]:
+        """Directions (x, y, 1) [H * W, 3] through the pixel centres."""
+        v, u = np.mgrid[: self.height, : self.width]
+        x, y = (u - self.cx) / self.fx, (v - self.cy) / self.fy
+        return np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
+
+
+@dataclass
+class PreparedView:
+    """Arrays of one view; depths in metres, 0 where there is none."""
+
+    image: NDArray[np.uint8]  # [H, W, 3]
+    intrinsics: NDArray[np.float32]  # [3, 3]
+    extrinsics: NDArray[np.float32]  # [3, 4]
+    points: NDArray[np.float32]  # [M, 3]: u, v (integer pixel centres), z of the sparse depth
+    laser: NDArray[np.float32] | None  # [H, W]
+    regions: NDArray[np.uint8] | None  # [H, W], labelled by hand
+
+
+def prepare_view(view: View, size: tuple[int, int], fit: str, depth_range: tuple[float, float]) -> PreparedView:
+    """Undistort and resize a view. ``size``: (height, width); ``fit``: crop or stretch; ``depth_range`` in metres."""
+    target = fit_camera(pinhole_of(view.camera), size, fit)
+    rays = target.rays()
+    mask = _lookup_file(view, view.mask, rays, _read_mask)
+    blocked = (mask & EVALUATION_AND_OBSERVATION) > 0 if mask is not None else np.zeros(len(rays), bool)
+    blocked = blocked.reshape(size)
+    laser = _lookup_file(view, view.depth, rays, _read_depth)
+    if laser is not None:
+        laser = _valid(laser.reshape(size).astype(np.float32), depth_range)
+        laser[blocked] = 0
+    regions = _lookup_file(view, view.regions, rays, _read_regions)
+    return PreparedView(
+        image=_remap(view, rays, size, target),
+        intrinsics=target.matrix(),
+        extrinsics=view.cam_from_world.astype(np.float32),
+        points=project(view.points, view.cam_from_world, target, depth_range, blocked),
+        laser=laser,
+        regions=None if regions is None else regions.reshape(size).astype(np.uint8),
+    )
+
+
+def pinhole_of(camera: pycolmap.Camera) -> Pinhole:
+    """The pinhole camera that sees what ``camera`` sees without blank borders."""
+    flat = camera if camera.is_perspective_pinhole else pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), camera)
+    k = flat.calibration_matrix()
+    return Pinhole(k[0, 0], k[1, 1], k[0, 2] - 0.5, k[1, 2] - 0.5, flat.height, flat.width)
+
+
+def fit_camera(camera: Pinhole, size: tuple[int, int], fit: str) -> Pinhole:
+    """``camera`` for an image of ``size`` (height, width): stretched to it, or scaled and cut around the principal point."""
+    height, width = size
+    if fit == "stretch":
+        sx, sy = width / camera.width, height / camera.height
+        return Pinhole(
+            camera.fx * sx, camera.fy * sy, (camera.cx + 0.5) * sx - 0.5, (camera.cy + 0.5) * sy - 0.5, height, width
+        )
+    half_w = min(camera.cx + 0.5, camera.width - camera.cx - 0.5)
+    half_h = min(camera.cy + 0.5, camera.height - camera.cy - 0.5)
+    s = max(width / (2 * half_w), height / (2 * half_h))
+    return Pinhole(camera.fx * s, camera.fy * s, (width - 1) / 2, (height - 1) / 2, height, width)
+
+
+def project(
+    points: NDArray,
+    cam_from_world: NDArray,
+    camera: Pinhole,
+    depth_range: tuple[float, float],
+    blocked: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """World points [N, 3] -> (u, v, z) [M, 3] of those inside the image, the depth range and not ``blocked`` [H, W]."""
+    local = points @ cam_from_world[:, :3].T + cam_from_world[:, 3]
+    local = local[(local[:, 2] >= depth_range[0]) & (local[:, 2] <= depth_range[1])]
+    u = camera.fx * local[:, 0] / local[:, 2] + camera.cx
+    v = camera.fy * local[:, 1] / local[:, 2] + camera.cy
+    inside = (u > -0.5) & (v > -0.5) & (u < camera.width - 0.5) & (v < camera.height - 0.5)
+    u, v, z = u[inside], v[inside], local[inside, 2]
+    free = ~blocked[np.rint(v).astype(int), np.rint(u).astype(int)]
+    return np.stack([u, v, z], axis=-1)[free].astype(np.float32)
+
+
+def rasterise(points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Sparse depth [H, W] from (u, v, z) [M, 3]; the nearest point of a pixel wins, 0 where there is none."""
+    depth = np.zeros((height, width), np.float32)
+    u, v = np.rint(points[:, 0]).astype(int), np.rint(points[:, 1]).astype(int)
+    inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)
+    order = np.argsort(-points[inside, 2], kind="stable")  # far to near: what is painted last stays
+    depth[v[inside][order], u[inside][order]] = points[inside, 2][order]
+    return depth
+
+
+def _valid(depth: NDArray[np.float32], depth_range: tuple[float, float]) -> NDArray[np.float32]:
+    low, high = depth_range
+    return np.where(np.isfinite(depth) & (depth >= low) & (depth <= high), depth, 0).astype(np.float32)
+
+
+def _remap(view: View, rays: NDArray, size: tuple[int, int], target: Pinhole) -> NDArray[np.uint8]:
+    """The photograph on the target grid: shrunk with a filter first, then sampled bilinearly."""
+    camera = view.camera
+    places = camera.img_from_cam(rays)
+    try:
+        with Image.open(view.image) as photo:
+            if photo.size != (camera.width, camera.height):
+                raise UserError(
+                    f"{view.image}: is {photo.size[0]} x {photo.size[1]}, its camera says {camera.width} x {camera.height}"
+                )
+            shrink = min(1.0, target.fx / camera.mean_focal_length())
+            small = (max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
+            photo.draft("RGB", small)  # JPEG: decodes at a half, a quarter or an eighth
+            array = np.asarray(photo.convert("RGB").resize(small, Image.Resampling.LANCZOS), np.float32)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{view.image}: cannot be read as an image; is it truncated? ({error})") from None
+    grid = torch.from_numpy(np.nan_to_num(places / [camera.width, camera.height] * 2 - 1, nan=-2.0)).float()
+    pixels = torch.from_numpy(array).permute(2, 0, 1)[None]
+    sampled = F.grid_sample(pixels, grid.view(1, *size, 2), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _lookup_file(view: View, path: Path | None, rays: NDArray, read) -> NDArray | None:
+    """Values [H * W] of a map on the distorted grid, nearest to each ray (bilinear would mix across edges and holes)."""
+    if path is None:
+        return None
+    camera = view.depth_camera
+    if camera is None:
+        raise UserError(f"{path}: there is no calibration of its (distorted) image {view.name}")
+    values = read(path, camera)
+    places = camera.img_from_cam(rays)
+    with np.errstate(invalid="ignore"):
+        inside = (places > 0).all(axis=1) & (places < [camera.width, camera.height]).all(axis=1)
+    columns, rows = np.floor(places[inside]).astype(int).T
+    out = np.zeros(len(rays), values.dtype)
+    out[inside] = values[rows, columns]
+    return out
+
+
+def _read_depth(path: Path, camera: pycolmap.Camera) -> NDArray[np.float32]:
+    """ETH3D's laser depth: raw little-endian float32, row by row, whatever the file's name ends with."""
+    expected = 4 * camera.width * camera.height
+    if path.stat().st_size != expected:
+        raise UserError(
+            f"{path}: holds {path.stat().st_size} bytes; float32 depth of {camera.width} x {camera.height} has {expected}."
+            " It is truncated, or belongs to another image"
+        )
+    return np.memmap(path, "<f4", mode="r", shape=(camera.height, camera.width))
+
+
+def _read_mask(path: Path, camera: pycolmap.Camera) -> NDArray[np.uint8]:
+    return _read_labels(path, camera, MASK_BITS, "mask bits are 1 (observation) and 2 (evaluation)")
+
+
+def _read_regions(path: Path, camera: pycolmap.Camera) -> NDArray[np.uint8]:
+    return _read_labels(path, camera, max(PLANAR, DETAIL), f"labels are 0, {PLANAR} (planar) and {DETAIL} (detail)")
+
+
+def _read_labels(path: Path, camera: pycolmap.Camera, highest: int, meaning: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as an image; is it truncated? ({error})") from None
+    if values.shape != (camera.height, camera.width):
+        raise UserError(f"{path}: has the shape {values.shape}; the distorted image's is {(camera.height, camera.width)}")
+    if values.max(initial=0) > highest:
+        raise UserError(f"{path}: holds the value {values.max()}; {meaning}")
+    return values.astype(np.uint8)

@@ -1,0 +1,135 @@
+"""The ``vggt`` system: what the trainer needs of VGGT on ETH3D-style scenes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ablation.parts import Part
+from ablation.systems.base import Draw, Evaluation, Objective
+from ablation.systems.vggt.data.capture import capture
+from ablation.systems.vggt.data.dataset import SequenceDataset, detail_mask
+from ablation.systems.vggt.data.eth3d import DOWNLOAD as DATA_DOWNLOAD
+from ablation.systems.vggt.data.eth3d import missing_scenes
+from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.systems.vggt.geometry import normalise, unproject
+from ablation.systems.vggt.losses import camera_loss, depth_loss
+from ablation.systems.vggt.metrics import align, depth_metrics, mean_of, pose_auc, pose_errors
+from ablation.systems.vggt.model.vggt import VGGT
+from ablation.systems.vggt.pictures import save_panel
+from ablation.systems.vggt.pose import decode_pose
+from ablation.systems.vggt.settings import SystemSettings
+from ablation.systems.vggt.weights import DOWNLOAD as WEIGHTS_DOWNLOAD
+from ablation.systems.vggt.weights import load_weights
+
+HEADS = ("camera", "depth")  # the point head is loaded, so that names stay strict, but takes no part
+
+
+class System:
+    """VGGT with the settings of one run."""
+
+    fp32_modules = ("camera_head", "depth_head", "point_head")
+
+    def __init__(self, settings: SystemSettings):
+        self.settings = settings
+
+    def build(self) -> nn.Module:
+        """VGGT with fresh weights."""
+        return VGGT(self.settings.model.architecture)
+
+    def load_weights(self, model: nn.Module, files: dict[str, Path]) -> None:
+        """Fill ``model`` from the released file."""
+        load_weights(model, files["weights"])
+
+    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
+        """Recompute the blocks of trunk and aggregator."""
+        model.gradient_checkpointing(enabled)
+
+    def samples(self, folders: Sequence[Path], train: bool) -> SequenceDataset:
+        """Sequences of one split."""
+        return SequenceDataset(folders, self.settings.data, self.settings.model.architecture.patch_size, train)
+
+    def objectives(self, model: nn.Module, batch: dict[str, Tensor]) -> Iterator[Objective]:
+        """One objective: the weighted sum of camera and depth losses in the normalised frame of the first camera."""
+        loss, masks = self.settings.loss, batch["masks"]
+        points = unproject(batch["depths"], batch["intrinsics"], batch["extrinsics"])
+        truth = normalise(batch["extrinsics"], batch["depths"], points, masks)
+        out = model(batch["images"], heads=HEADS)
+        camera = camera_loss(out["pose_enc_list"], truth.extrinsics, batch["intrinsics"], masks)
+        weight = 1 + loss.window_weight * detail_mask(batch["regions"]).float() if loss.window_weight else None
+        depth = depth_loss(out["depth"], out["depth_conf"], truth.depths, masks, loss.quantile, weight)
+        total = loss.camera * camera["camera"] + loss.conf * depth["conf"] + loss.reg * depth["reg"] + loss.grad * depth["grad"]
+        yield Objective("total", total, {name: part.detach() for name, part in {**camera, **depth}.items()})
+
+    def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
+        """Depth and pose metrics on the held-out sequences, overall and by scene; panels of some views in ``out``."""
+        samples, settings = self.samples(folders, train=False), self.settings.evaluation
+        images, items, errors = [], {}, []
+        wanted = _spread(len(samples), settings.pictures)
+        for index in range(len(samples)):
+            sample = samples[Draw(seed=0, epoch=0, batch=0, index=index)]
+            scene, names = samples.names(index)
+            predicted, extrinsics = self._predict(model, sample["images"].to(device))
+            predicted = align(predicted, sample["truth"], settings.alignment)
+            rows = depth_metrics(predicted, sample["truth"], sample["regions"])
+            pair = pose_errors(extrinsics, sample["extrinsics"])
+            images += rows
+            errors.append(pair)
+            of_scene = items.setdefault(scene, {"rows": [], "errors": []})
+            of_scene["rows"] += rows
+            of_scene["errors"].append(pair)
+            if index in wanted:
+                middle = len(names) // 2
+                picture = sample["images"][middle].permute(1, 2, 0).numpy()
+                save_panel(
+                    out / f"{scene}-{Path(names[middle]).stem}.png",
+                    picture,
+                    predicted[middle].numpy(),
+                    sample["truth"][middle].numpy(),
+                )
+        return Evaluation(
+            metrics={**mean_of(images), **_pose(errors)},
+            items=[{"item": scene, **mean_of(found["rows"]), **_pose(found["errors"])} for scene, found in items.items()],
+            notes={
+                "alignment": f"{settings.alignment}, one scale a sequence",
+                "images": str(len(images)),
+                "split": f"by {self.settings.data.split.by}",
+            },
+        )
+
+    def _predict(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth [S, H, W] and extrinsics [S, 3, 4] of one sequence [S, 3, H, W], on the CPU."""
+        out = model(images[None], heads=HEADS)
+        extrinsics, _ = decode_pose(out["pose_enc"][0].float().cpu(), *images.shape[-2:])
+        return out["depth"][0, ..., 0].float().cpu(), extrinsics
+
+    def missing(self) -> list[str]:
+        """Scenes and weights that are not there."""
+        lines, data = [], self.settings.data
+        if data.source == "eth3d" and (scenes := missing_scenes(Path(data.root), data.scenes)):
+            lines.append(f"data: {data.root} lacks the scenes {', '.join(scenes)}\n{DATA_DOWNLOAD.format(root=data.root)}")
+        if not Path(self.settings.model.weights).is_file():
+            lines.append(f"weights: {self.settings.model.weights} is not there\n{WEIGHTS_DOWNLOAD}")
+        return lines
+
+    @staticmethod
+    def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
+        """``capture``: make a scene of the demo; ``scene``: read a scene at the size it is trained at."""
+        if part.stage == "capture":
+            capture(part.name, out)
+        else:
+            root = needs[0] if needs else Path(part.settings["root"])
+            prepare_scene(root, part.name, part.settings, out)
+
+
+def _spread(count: int, wanted: int) -> set[int]:
+    """``wanted`` indices spread evenly over ``range(count)``."""
+    return {int(index) for index in np.linspace(0, count - 1, min(wanted, count)).round()}
+
+
+def _pose(errors: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """AUC over the pairs of all sequences; none where every sequence is a single image."""
+    rotation, translation = (torch.cat(part) for part in zip(*errors, strict=True))
+    return pose_auc(rotation, translation) if len(rotation) else {}

@@ -1,0 +1,50 @@
+"""From settings to a network that is ready: pretrained weights, a strategy or what it trained, the right number formats."""
+
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+
+from ablation.sweep import Run
+from ablation.systems.base import System
+from ablation.training.precision import cast_frozen
+from ablation.training.strategy import apply_strategy, load_trained
+
+
+def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
+    """The network with its pretrained weights; the fresh ones that they replace are never allocated."""
+    with init_empty_weights(include_buffers=False):
+        model = system.build()
+    system.load_weights(model, weights)
+    return model
+
+
+def for_training(system: System, run: Run, weights: dict[str, Path], device: torch.device) -> nn.Module:
+    """The network of ``run`` with its strategy applied, on ``device``, in training mode."""
+    model = pretrained(system, weights)
+    system.set_gradient_checkpointing(model, run.strategy.gradient_checkpointing)
+    model = apply_strategy(model, run.strategy, run.rank, run.settings.lora)
+    cast_frozen(model, run.axes["precision"], system.fp32_modules)
+    return model.to(device).train()
+
+
+def for_evaluation(
+    system: System, precision: str, weights: dict[str, Path], trained: Path | None, device: torch.device
+) -> nn.Module:
+    """The pretrained network, or with what a run in the folder ``trained`` made of it, in evaluation mode."""
+    model = pretrained(system, weights)
+    if trained is not None:
+        model = load_trained(model, trained)
+    model.requires_grad_(False)
+    cast_frozen(model, precision, system.fp32_modules)
+    return model.to(device).eval()
+
+
+def structure(model: nn.Module) -> str:
+    """The modules of ``model`` with their parameters, as text."""
+    lines = [str(model), "", f"{'parameter':<90} {'shape':<20} {'type':<10} trained"]
+    for name, parameter in model.named_parameters():
+        kind = str(parameter.dtype).removeprefix("torch.")
+        lines.append(f"{name:<90} {tuple(parameter.shape)!s:<20} {kind:<10} {'yes' if parameter.requires_grad else ''}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,219 @@
+"""One training run from settings to adapter. The same for every system."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ablation.canonical import short_hash
+from ablation.sweep import Run
+from ablation.systems.base import System
+from ablation.training import guards, order
+from ablation.training.checkpoints import Checkpoints
+from ablation.training.files import write_text
+from ablation.training.history import History
+from ablation.training.model import for_training, structure
+from ablation.training.precision import make_accelerator
+from ablation.training.randomness import random_state, restore_random_state, seed_everything
+from ablation.training.schedules import learning_rate
+from ablation.training.step import training_step
+from ablation.training.strategy import count_parameters, save_trained
+from ablation.vram.measure import StepClock, make_meter
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """A run in its folder: built, resumed where it stopped, trained to the end or to a diagnosis."""
+
+    def __init__(
+        self,
+        run: Run,
+        system: System,
+        weights: dict[str, Path],
+        data: Sequence[Path],
+        folder: Path,
+        device: torch.device,
+    ):
+        self.run, self.system, self.folder, self.device = run, system, folder, device
+        self.settings = run.settings.training
+        self.meter, self.clock = make_meter(device), StepClock(device)
+
+        started = time.perf_counter()
+        self.meter.mark("load")
+        seed_everything(run.axes["seed"])
+        self.accelerator = make_accelerator(run.axes["precision"], device)
+        model = for_training(system, run, weights, device)
+        write_text(folder / "model.txt", structure(model))
+        self.parameters = count_parameters(model)
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=run.strategy.lr,
+            betas=self.settings.betas,
+            eps=self.settings.eps,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.samples = system.samples(data, train=True)
+        self.batches_per_epoch = order.batches_per_epoch(self.samples.groups(), run.axes["batch"])
+        self.total = self._total_steps()
+        self.load_seconds = time.perf_counter() - started
+        self.meter.mark(None)
+
+        self.checkpoints = Checkpoints(folder / "state", short_hash(run.training_view, 64), self.settings.keep_checkpoints)
+        self.diagnoses: list[guards.Diagnosis] = []
+
+    def _total_steps(self) -> int:
+        if self.settings.steps is not None:
+            return self.settings.steps
+        return math.ceil(self.settings.epochs * self.batches_per_epoch / self.run.axes["accumulation"])
+
+    def train(self) -> str:
+        """Train to the last step. Returns the outcome: ``completed``, or ``diverged`` when a guard stopped the run."""
+        start = self._resume()
+        self.history = History(self.folder / "state" / "history.csv", keep_steps=start)
+        accumulation = self.run.axes["accumulation"]
+        batches = iter(self._loader(start * accumulation))
+        writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
+        log.info(
+            "training %s: steps %d to %d, %d trainable parameters",
+            self.run.id,
+            start,
+            self.total,
+            self.parameters["trainable"],
+        )
+        outcome = "completed"
+        with writer, tqdm(total=self.total, initial=start, desc=self.run.id, unit="step", mininterval=1.0) as progress:
+            for step in range(start, self.total):
+                row = self._step(step, islice(batches, accumulation))
+                if self._fatal(step, row):
+                    outcome = "diverged"
+                    break
+                self._record(step, row, writer, progress)
+                if (step + 1) % self.settings.checkpoint_every == 0 and step + 1 < self.total:
+                    self._save(step + 1)
+        return outcome
+
+    def finish(self) -> str:
+        """Write what was trained; returns the name of the folder or file."""
+        saved = save_trained(self.accelerator.unwrap_model(self.model), self.folder)
+        log.info("saved %s", self.folder / saved)
+        return saved
+
+    def record(self) -> dict[str, Any]:
+        """What the run measured and found, as plain data."""
+        return {
+            "steps": len(self.history.rows),
+            "total_steps": self.total,
+            "epochs": len(self.history.rows) * self.run.axes["accumulation"] / self.batches_per_epoch,
+            "final_loss": self._final_loss(),
+            "diagnoses": [vars(diagnosis) for diagnosis in self.diagnoses],
+            "parameters": self.parameters,
+            "time": {"load_s": self.load_seconds, **self.clock.report(self.run.effective_batch)},
+            "memory": self.meter.report(),
+        }
+
+    def _final_loss(self) -> float | None:
+        """Mean loss of the last tenth of the steps."""
+        losses = self.history.column("loss")
+        tail = losses[-max(1, len(losses) // 10) :]
+        return sum(tail) / len(tail) if tail else None
+
+    def _step(self, step: int, batches) -> dict[str, float]:
+        """One optimizer step; its numbers, read back from the device once."""
+        rate = learning_rate(step, self.total, self.run.strategy.lr, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.clock.start()
+        on_device = (order.to_device(batch, self.device) for batch in batches)
+        values = training_step(
+            self.system,
+            self.model,
+            self.optimizer,
+            self.accelerator,
+            on_device,
+            self.run.axes["accumulation"],
+            self.settings.clip,
+            self.meter.mark,
+        )
+        seconds = self.clock.stop()
+        self.meter.watch_step(self._tensors())
+        epoch = (step + 1) * self.run.axes["accumulation"] / self.batches_per_epoch
+        numbers = {name: float(value) for name, value in values.items()}
+        return {"step": step + 1, "epoch": round(epoch, 4), "lr": rate, **numbers, "seconds": round(seconds, 6)}
+
+    def _tensors(self):
+        """Weights, buffers and optimizer state: what is live between steps."""
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+        for state in self.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, torch.Tensor))
+
+    def _fatal(self, step: int, row: dict[str, float]) -> bool:
+        scaled = self.accelerator.scaler is not None
+        found = guards.check_finite(step + 1, {k: v for k, v in row.items() if k not in ("step", "epoch")}, scaled)
+        if found is None and scaled:
+            found = guards.check_scaler([*self.history.column("grad_norm", guards.MAX_SKIPPED), row["grad_norm"]], step + 1)
+        if found is not None:
+            self._diagnose(found)
+        return found is not None
+
+    def _record(self, step: int, row: dict[str, float], writer: SummaryWriter, progress: tqdm) -> None:
+        self.history.append(row)
+        for name, value in row.items():
+            if name != "step":
+                writer.add_scalar(f"train/{name}", value, step + 1)
+        progress.update()
+        progress.set_postfix(loss=f"{row['loss']:.4g}", lr=f"{row['lr']:.1e}", refresh=False)
+        watch = self.settings.guards
+        if step + 1 == watch.stuck_after and (found := guards.check_stuck(self.history.column("loss"), watch)):
+            self._diagnose(found)
+
+    def _diagnose(self, diagnosis: guards.Diagnosis) -> None:
+        log.warning("%s", diagnosis)
+        self.diagnoses.append(diagnosis)
+
+    def _loader(self, first_batch: int):
+        axes, workers = self.run.axes, self.run.settings.compute.workers
+        last = self.total * axes["accumulation"]
+        return order.loader(
+            self.samples, axes["batch"], axes["seed"], first_batch, last, workers, pin=self.device.type == "cuda"
+        )
+
+    def _save(self, step: int) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        scaler = self.accelerator.scaler
+        self.checkpoints.save(
+            step,
+            {
+                "step": step,
+                "trained": {name: p.detach() for name, p in model.named_parameters() if p.requires_grad},
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "random": random_state(),
+            },
+        )
+        log.info("checkpoint at step %d", step)
+
+    def _resume(self) -> int:
+        """Continue from the latest good checkpoint; returns the number of steps that are done."""
+        state = self.checkpoints.latest(log.warning)
+        if state is None:
+            return 0
+        parameters = dict(self.accelerator.unwrap_model(self.model).named_parameters())
+        with torch.no_grad():
+            for name, value in state["trained"].items():
+                parameters[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        restore_random_state(state["random"])
+        log.info("resuming after step %d", state["step"])
+        return state["step"]

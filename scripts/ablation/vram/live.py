@@ -1,0 +1,48 @@
+"""Live tensor memory on a CPU: every storage that exists, from its first appearance to its last reference."""
+
+import weakref
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveTensors(TorchDispatchMode):
+    """While active, ``current`` and ``peak`` are the bytes of all live tensor storages it knows of."""
+
+    def __init__(self, existing: Iterable[Tensor]):
+        """``existing``: tensors that were there before: weights, optimizer state, the batch."""
+        super().__init__()
+        self.current = self.peak = 0
+        self._known: set[int] = set()
+        for tensor in existing:
+            self._see(tensor)
+
+    def reset_peak(self) -> None:
+        """Forget the peak so far."""
+        self.peak = self.current
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._see(leaf)
+        return out
+
+    def _see(self, tensor: Tensor) -> None:
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.current += size
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.current -= size

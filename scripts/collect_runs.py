@@ -1,0 +1,28 @@
+"""Collect the results of a study's runs in one table."""
+
+import argparse
+from pathlib import Path
+
+from ablation.cli import call
+from ablation.collect import collect
+from ablation.errors import UserError
+
+
+def main() -> None:
+    """Collect and write as Parquet and CSV."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="the study's folder, which holds runs/")
+    parser.add_argument("--parquet", type=Path, required=True)
+    parser.add_argument("--csv", type=Path, required=True)
+    args = parser.parse_args()
+    table = collect(args.plan, args.folder / "runs")
+    if not table["outcome"].isin(["completed", "diverged", "oom"]).any():
+        reasons = "\n".join(f"  {count} run(s): {reason}" for reason, count in table["reason"].value_counts().items())
+        raise UserError(f"none of the {len(table)} runs could be submitted:\n{reasons}\n  details: {args.plan}")
+    table.to_parquet(args.parquet, index=False)
+    table.to_csv(args.csv, index=False)
+
+
+if __name__ == "__main__":
+    call(main)

@@ -1,0 +1,44 @@
+"""Evaluate the pretrained model, before any fine-tuning."""
+
+import argparse
+from pathlib import Path
+
+from ablation.cli import call, named_path
+from ablation.device import choose_device
+from ablation.errors import UserError
+from ablation.gpus import lease_gpus
+from ablation.resolved import runs_of
+from ablation.training.files import write_json
+
+
+def main() -> None:
+    """Load the pretrained weights, evaluate, write metrics and pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", type=Path, required=True, help="study.json")
+    parser.add_argument("--base", required=True, help="which evaluation: the base of some run of the study")
+    parser.add_argument("--weights", type=named_path, nargs="*", default=[], metavar="NAME=FILE")
+    parser.add_argument("--data", type=Path, nargs="*", default=[])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--output", type=Path, required=True, help="metrics.json; pictures go beside it")
+    args = parser.parse_args()
+    run = next((run for run in runs_of(args.study) if run.base == args.base), None)
+    if run is None:
+        raise UserError(f"{args.study}: no run of the study starts from {args.base}; was the study changed meanwhile?")
+    with lease_gpus(1):
+        import torch
+
+        from ablation.evaluation import evaluate
+        from ablation.systems import load_system
+
+        torch.set_num_threads(args.threads)
+        device = choose_device(args.device, run.settings.scale)
+        pictures = args.output.parent / "pictures"
+        found = evaluate(
+            load_system(run.settings), run.axes["precision"], dict(args.weights), None, args.data, pictures, device
+        )
+    write_json(args.output, {"schema": 1, "precision": run.axes["precision"], **found})
+
+
+if __name__ == "__main__":
+    call(main)

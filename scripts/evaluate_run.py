@@ -1,0 +1,53 @@
+"""Evaluate what a run trained, and put its whole result in one file: outcome, metrics before and after, memory, time."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ablation.cli import call, json_or_file, named_path
+from ablation.device import choose_device
+from ablation.gpus import lease_gpus
+from ablation.resolved import load_run
+from ablation.sweep import Run
+from ablation.training.files import write_json
+
+
+def metrics(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluation of a completed run; nothing for any other outcome."""
+    if args.training["outcome"] != "completed":
+        return {"metrics": {}, "items": [], "notes": {}}
+    with lease_gpus(1):
+        import torch
+
+        from ablation.evaluation import evaluate
+        from ablation.systems import load_system
+
+        torch.set_num_threads(args.threads)
+        device = choose_device(args.device, run.settings.scale)
+        folder = args.output.parent
+        system = load_system(run.settings)
+        return evaluate(system, run.axes["precision"], dict(args.weights), folder, args.data, folder / "pictures", device)
+
+
+def main() -> None:
+    """Evaluate a run's folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
+    parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
+    parser.add_argument("--training", type=json_or_file, required=True, help="training.json")
+    parser.add_argument("--base", type=Path, required=True, help="metrics.json of the pretrained model")
+    parser.add_argument("--weights", type=named_path, nargs="*", default=[], metavar="NAME=FILE")
+    parser.add_argument("--data", type=Path, nargs="*", default=[])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--output", type=Path, required=True, help="metrics.json in the run's folder")
+    args = parser.parse_args()
+    run = load_run(args.study, args.run)
+    base = json.loads(args.base.read_text())
+    before = {"metrics_before": base["metrics"], "items_before": base["items"]}
+    write_json(args.output, {**args.training, "axes": run.axes, **metrics(run, args), **before})
+
+
+if __name__ == "__main__":
+    call(main)

@@ -1,0 +1,26 @@
+"""Make one part of a study's prepared data."""
+
+import argparse
+from pathlib import Path
+
+from ablation.cli import call, json_or_file
+from ablation.parts import Part
+from ablation.systems import system_class
+from ablation.training.files import replace_folder
+
+
+def main() -> None:
+    """Read the part's description, make it, put it in place whole."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--system", required=True)
+    parser.add_argument("--part", type=json_or_file, required=True, help="stage, name and settings, as JSON or a file")
+    parser.add_argument("--needs", type=Path, nargs="*", default=[], help="folders of the parts it is made from")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    part = Part(args.part["stage"], args.part["name"], args.part["settings"])
+    with replace_folder(args.output) as folder:
+        system_class(args.system).prepare(part, args.needs, folder)
+
+
+if __name__ == "__main__":
+    call(main)

@@ -1,0 +1,73 @@
+"""Train one run. Whatever its outcome (completed, oom, diverged), the outcome is written and the exit status is 0."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ablation.cli import call, named_path
+from ablation.device import choose_device
+from ablation.gpus import lease_gpus
+from ablation.resolved import load_run
+from ablation.sweep import Run
+from ablation.training.files import write_json, write_text
+from ablation.yamlfile import dump_yaml
+
+SCHEMA = 1
+
+
+def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Train ``run`` in ``args.folder``; returns the content of ``training.json``."""
+    import torch
+
+    from ablation.provenance import manifest
+    from ablation.systems import load_system
+    from ablation.training.trainer import Trainer
+
+    torch.set_num_threads(args.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = choose_device(args.device, run.settings.scale)
+    write_json(args.folder / "manifest.json", manifest(str(device)))
+    out_of_memory, found = None, {}
+    try:
+        trainer = Trainer(run, load_system(run.settings), dict(args.weights), args.data, args.folder, device)
+        outcome = trainer.train()
+        found = trainer.record()
+        if outcome == "completed":
+            found["saved"] = trainer.finish()
+        trainer.history.save_as(args.folder / "history.csv")
+    except torch.OutOfMemoryError as error:
+        outcome, out_of_memory = "oom", str(error).splitlines()[0]
+    if out_of_memory is not None:
+        logging.warning("out of memory: %s", out_of_memory)
+        found = {"oom": out_of_memory}
+        write_text(args.folder / "history.csv", "")
+    return {"schema": SCHEMA, "run": run.id, "outcome": outcome, "device": device.type, **found}
+
+
+def main() -> None:
+    """Lease a GPU where there is one, train, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
+    parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
+    parser.add_argument("--fingerprint", help="refuse the run if the study was changed since")
+    parser.add_argument("--weights", type=named_path, nargs="*", default=[], metavar="NAME=FILE", help="pretrained weights")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of prepared data, in the system's order")
+    parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    args = parser.parse_args()
+    run = load_run(args.study, args.run, args.fingerprint)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger().addHandler(logging.FileHandler(args.folder / "trainer.log"))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
+    write_text(args.folder / "run.yaml", dump_yaml(run.training_view))
+    with lease_gpus(run.axes["gpus"]) as gpus:
+        logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
+        record = train(run, args)
+    write_json(args.folder / "training.json", record)
+
+
+if __name__ == "__main__":
+    call(main)

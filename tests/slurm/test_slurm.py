@@ -1,0 +1,122 @@
+"""The workflow on a real SLURM, booted on this machine: several nodes, GPU resources, accounting."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_workflow import copy_project
+
+pytestmark = pytest.mark.slurm
+
+CLUSTER = Path(__file__).parent / "cluster.sh"
+NODES, GPUS = 3, 2
+QUICK = ["--slurm-init-seconds-before-status-checks", "5", "--max-status-checks-per-second", "1"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A SLURM with ``NODES`` nodes of ``GPUS`` (pretended) RTX 4090."""
+    lab = tmp_path_factory.mktemp("slurm")
+    environment = {
+        **os.environ,
+        "SLURM_LAB": str(lab / "lab"),
+        "SLURM_LAB_NODES": str(NODES),
+        "SLURM_LAB_GPUS": str(GPUS),
+    }
+    lab.chmod(0o755)
+    for parent in lab.parents:  # the database runs as its own user and must reach its files
+        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    subprocess.run([CLUSTER, "start"], env=environment, check=True)
+    yield
+    subprocess.run([CLUSTER, "stop"], env=environment, check=True)
+
+
+@pytest.fixture(scope="module")
+def project(cluster, tmp_path_factory):
+    return copy_project(tmp_path_factory.mktemp("clone") / "project")
+
+
+def start(project: Path, *arguments: str, config=()) -> subprocess.Popen:
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments]
+    command += ["--config", *config] if config else []
+    return subprocess.Popen(
+        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def end(process: subprocess.Popen, limit: float) -> str:
+    """Wait for Snakemake; one that hangs is interrupted (which cancels its jobs) and fails the test."""
+    try:
+        output, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            output, _ = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+        pytest.fail(f"Snakemake did not end in {limit} s:\n{output[-3000:]}")
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def accounting(since: str = "now-1hour") -> list[dict[str, str]]:
+    """The jobs as SLURM's accounting has them."""
+    fields = "JobID,Comment,State,NodeList,AllocTRES,ExitCode"
+    done = subprocess.run(["sacct", "-X", "-n", "-P", "-S", since, "-o", fields], capture_output=True, text=True, check=True)
+    return list(csv.DictReader(done.stdout.splitlines(), fieldnames=fields.split(","), delimiter="|"))
+
+
+def queue() -> list[tuple[str, str, str]]:
+    """Id, state and comment of the jobs in the queue."""
+    done = subprocess.run(["squeue", "-h", "-o", "%i|%T|%k"], capture_output=True, text=True, check=True)
+    return [tuple(line.split("|", 2)) for line in done.stdout.splitlines()]
+
+
+def test_the_demo_study_by_its_literal_command(project):
+    end(start(project), limit=900)
+    results = project / "results/demo/vggt-eth3d"
+    table = pd.read_parquet(results / "runs.parquet")
+    assert len(table) == 12 and set(table["outcome"]) == {"completed"} and (results / "report.html").is_file()
+    training = [job for job in accounting() if job["Comment"].startswith("rule_train_run")]
+    assert {re.search(r"vggt-eth3d_(.+)$", job["Comment"])[1] for job in training} == set(table["run"])
+    for job in training:
+        assert job["State"] == "COMPLETED"
+        assert re.fullmatch(r"gpu0[1-3]", job["NodeList"]), "a job must not be split over nodes"
+        assert "gres/gpu=1" in job["AllocTRES"].split(",")
+    assert len({job["NodeList"] for job in training}) > 1
+    assert not any("gres/gpu" in job["AllocTRES"] for job in accounting() if job["Comment"].startswith("rule_prepare_part"))
+    assert queue() == []
+
+
+def test_a_cancelled_job_is_noticed_and_sent_again(project):
+    """scancel of a training job in its middle: Snakemake sends it again, and it continues from its checkpoint."""
+    config = ["training={steps: 120, checkpoint_every: 10}", "sweep={strategy: A, rank: 4, seed: 7}"]
+    process = start(project, *QUICK, config=config)
+    log, cancelled, deadline = None, None, time.monotonic() + 300
+    while cancelled is None and time.monotonic() < deadline:
+        for job, state, comment in queue():
+            log = next((project / "results/demo/vggt-eth3d/runs").glob("A-r4-*-s7-*/trainer.log"), None)
+            if (
+                comment.startswith("rule_train_run")
+                and state == "RUNNING"
+                and log
+                and "checkpoint at step 20" in log.read_text()
+            ):
+                subprocess.run(["scancel", job], check=True)
+                cancelled = job
+        time.sleep(0.2)
+    assert cancelled is not None, "the training job was never seen in its middle"
+    end(process, limit=600)
+    of_run = [job for job in accounting() if job["Comment"].startswith("rule_train_run") and "-s7-" in job["Comment"]]
+    assert [job["State"].split()[0] for job in of_run] == ["CANCELLED", "COMPLETED"]
+    assert re.search(r"resuming after step \d+0", log.read_text())
+    assert queue() == []

@@ -1,0 +1,176 @@
+"""The report says what the numbers say, shows every run whatever became of it, and needs nothing but itself."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import STUDY
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ablation.collect import collect
+from ablation.report.page import report_page
+from ablation.report.results import Results
+from ablation.report.statistics import estimate
+from ablation.report.tables import difference, main_table, run_table
+from ablation.report.words import summary
+from ablation.settings import Metric
+from ablation.study import load_study
+from ablation.sweep import expand
+
+BEFORE = 1.2
+
+
+def write_study(folder, study, outcomes=None, mae=None):
+    """Plan and results of a study as its jobs would leave them; ``outcomes`` and ``mae`` by run."""
+    runs = expand(study, "s")
+    rows = []
+    for run in runs:
+        verdict = (outcomes or {}).get(run.id, "completed")
+        predicted = verdict in ("invalid", "oom (predicted)")
+        sizes = {"effective_batch": run.effective_batch, "total_params": 1000, "trainable_params": 10 * (run.rank or 1)}
+        planned = {"invalid": "invalid", "oom (predicted)": "oom"}.get(verdict, "unpredicted")
+        rows.append({"run": run.id, **run.axes, **sizes, "verdict": planned, "reason": "because" if predicted else ""})
+        if predicted or verdict == "not run":
+            continue
+        done = verdict == "completed"
+        value = (mae or {}).get(run.id, 0.5 + 0.01 * run.axes["seed"])
+        target = folder / "runs" / run.id
+        target.mkdir(parents=True)
+        items = [{"item": "yard", "depth_mae": value}]
+        content = {
+            "outcome": verdict,
+            "device": "cpu",
+            "steps": 5,
+            "final_loss": 1.0,
+            "diagnoses": [] if done else [{"name": "non-finite loss", "step": 3}],
+            "time": {"step_median_s": 0.1},
+            "memory": {"kind": "cpu", "peak_allocated_gib": 0.1 * (run.rank or 1)},
+            "metrics": {"depth_mae": value} if done else {},
+            "items": items if done else [],
+            "notes": {"alignment": "median"},
+            "metrics_before": {"depth_mae": BEFORE},
+            "items_before": [{"item": "yard", "depth_mae": BEFORE}],
+        }
+        (target / "metrics.json").write_text(json.dumps(content))
+        (target / "history.csv").write_text("step,loss\n1,2.0\n2,1.5\n3,1.0\n")
+        manifest = {
+            "code": {"commit": "0123456789abcdef", "changed": False},
+            "python": "3.11",
+            "packages": {"torch": "2.13.0"},
+            "host": "node<1>",
+            "cpu": "A CPU",
+            "device": {"type": "cpu", "threads": 1},
+        }
+        (target / "manifest.json").write_text(json.dumps(manifest))
+    plan = folder / "plan.csv"
+    pd.DataFrame(rows).to_csv(plan, index=False)
+    return runs, Results(study, collect(plan, folder / "runs"))
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8))
+def test_intervals_are_scipy_s(values):
+    found = estimate(values)
+    spread = np.std(values, ddof=1) / np.sqrt(len(values))
+    low, high = (
+        stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=spread) if spread > 0 else (np.mean(values),) * 2
+    )
+    assert found.mean - found.half_width == pytest.approx(low, abs=1e-6) and found.mean + found.half_width == pytest.approx(
+        high, abs=1e-6
+    )
+
+
+def test_coverage_of_the_interval_with_three_seeds():
+    """Nominal 95 %: of 4,000 sets of three seeds the truth must lie in 94 to 96 %."""
+    rng = np.random.default_rng(0)
+    hits = sum(abs(found.mean) <= found.half_width for found in (estimate(rng.normal(size=3)) for _ in range(4000)))
+    assert 0.94 < hits / 4000 < 0.96
+
+
+def test_one_value_has_no_interval_and_none_no_estimate():
+    assert estimate([3.0]) == (3.0, None, 1) and estimate([]) is None and estimate([float("nan")]) is None
+
+
+def test_cells_are_means_over_seeds(tmp_path, demo_study):
+    _, results = write_study(tmp_path, demo_study)
+    assert [cell.label for cell in results.cells] == [f"{s}, rank {r}" for s in "ABC" for r in (4, 16)]
+    assert results.cells[0].estimate("metric.depth_mae").mean == pytest.approx(0.505)
+    table = main_table(results)
+    assert table["rows"][0]["cells"][0] == "pretrained" and "1.200" in table["rows"][0]["cells"]
+    assert [row["kind"] for row in table["rows"]] == ["before", "", "baseline", "", "", "", ""]
+
+
+def test_no_run_is_dropped_whatever_became_of_it(tmp_path, demo_study):
+    runs = expand(demo_study, "s")
+    fates = ["completed", "diverged", "oom", "oom (predicted)", "invalid", "not run"]
+    _, results = write_study(tmp_path, demo_study, dict(zip((run.id for run in runs), fates, strict=False)))
+    shown = {row["cells"][0]["text"]: row["cells"][1] for row in run_table(results)["rows"]}
+    assert [shown[run.id] for run in runs[:6]] == fates
+    page = report_page(results, "s", tmp_path)
+    assert all(word in page for word in ["1 completed, 1 diverged", "non-finite loss", "oom (predicted)", "because"])
+
+
+def test_a_study_of_which_nothing_ran_still_reports(tmp_path, demo_study):
+    runs = expand(demo_study, "s")
+    _, results = write_study(tmp_path, demo_study, {run.id: "invalid" for run in runs})
+    assert "nothing to compare" in report_page(results, "s", tmp_path)
+
+
+def test_sentences_follow_the_numbers(tmp_path, demo_study):
+    runs = expand(demo_study, "s")
+    values = {run.id: (0.4 if run.axes["strategy"] == "B" else 0.6) + 0.001 * run.axes["seed"] for run in runs}
+    _, results = write_study(tmp_path, demo_study, mae=values)
+    text = " ".join(summary(results))
+    assert (
+        "from 1.200 m before fine-tuning to 0.400 to 0.601 m" in text.replace("0.401", "0.400")
+        and "improved in 6 of 6 cells" in text
+    )
+    assert "best mean is that of B, rank 4" in text and "cannot be told apart" not in text
+    assert "With 2 seeds" in text
+
+
+def test_what_cannot_be_told_apart_is_said(tmp_path, demo_study):
+    rng = np.random.default_rng(1)
+    _, results = write_study(tmp_path, demo_study, mae={run.id: 0.5 + rng.normal() * 0.1 for run in expand(demo_study, "s")})
+    assert any("cannot be told apart" in sentence or "It is the baseline" in sentence for sentence in summary(results))
+
+
+def test_a_change_for_the_worse_is_not_called_an_improvement(tmp_path, demo_study):
+    _, results = write_study(tmp_path, demo_study, mae={run.id: 2.0 for run in expand(demo_study, "s")})
+    text = " ".join(summary(results))
+    assert "improved in 0 of 6 cells" in text and "+67%" in text
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    study = load_study(STUDY, {"sweep": {"seed": [0, 1, 2]}})
+    noise = [0.3, -0.2, 0.1]
+    values = {run.id: 1 + noise[run.axes["seed"]] + (0.05 if run.axes["strategy"] == "B" else 0) for run in expand(study, "s")}
+    _, results = write_study(tmp_path, study, mae=values)
+    a, b = (next(c for c in results.cells if c.label == f"{s}, rank 16") for s in "AB")
+    found = difference(results, b, a)
+    assert found.mean == pytest.approx(0.05) and found.half_width < 1e-9
+
+
+def test_the_page_is_self_contained_and_escapes_everything(tmp_path, demo_study):
+    evil = load_study(STUDY, {"title": '<script>alert(1)</script> & "co"'})
+    _, results = write_study(tmp_path, evil)
+    page = report_page(results, "s", tmp_path)
+    assert "<script" not in page and "&lt;script&gt;" in page and "node&lt;1&gt;" in page
+    assert not re.findall(r'(?:src|href)="(?!data:|runs/|#)[^"]*"', page)
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|https?://www\.eth3d[^\s<]*', "", page)
+    assert page.count("<figure>") == 3 and "NaN" not in page and "nan" not in re.findall(r"<td[^>]*>([^<]*)", page)
+
+
+def test_higher_can_be_better(tmp_path, demo_study):
+    class Upwards(Results):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.metrics = [Metric("depth_mae", "score", "", False, 2)]
+            self.primary = self.metrics[0]
+
+    _, results = write_study(tmp_path, demo_study, mae={run.id: float(run.rank) for run in expand(demo_study, "s")})
+    upwards = Upwards(demo_study, results.runs)
+    assert upwards.best().label == "A, rank 16" and "improved in 6 of 6" in " ".join(summary(upwards))

@@ -1,0 +1,429 @@
+"""The trainer: the right parameters, the right steps, the same numbers after any interruption."""
+
+import csv
+import json
+import math
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch.utils.data import default_collate
+
+from ablation.errors import UserError
+from ablation.evaluation import evaluate
+from ablation.settings import Guards, Training
+from ablation.study import study_model
+from ablation.sweep import expand
+from ablation.systems import load_system
+from ablation.systems.base import Draw
+from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.training import guards, order
+from ablation.training.checkpoints import Checkpoints
+from ablation.training.model import for_evaluation, for_training, pretrained
+from ablation.training.schedules import learning_rate
+from ablation.training.step import training_step
+from ablation.training.targets import adaptable_modules, modules
+from ablation.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.fixture(scope="module")
+def folders(scene_root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("prepared")
+    for name in ("hall", "yard"):
+        prepare_scene(
+            scene_root, name, {"size": (28, 42), "fit": "crop", "depth_range": (0.1, 100), "dense": False}, out / name
+        )
+    return [out / "hall", out / "yard"]
+
+
+@pytest.fixture
+def setup(tmp_path, tiny, vggt, folders):
+    """Builds trainers of a tiny study: ``setup(folder, **changes)``."""
+    save_file(vggt.state_dict(), tmp_path / "weights.safetensors")
+    weights = {"weights": tmp_path / "weights.safetensors"}
+
+    def run_of(strategy="A", training=None, lora=None, loss=None, **axes):
+        content = {
+            "system": "vggt",
+            "data": {
+                "scenes": ["hall", "yard"], "resolution": [28, 42], "frames": 3, "target": "laser", "split": {"by": "scene"},
+                "augment": {"crop": 0.8, "jitter": 0.2, "mirror": 0.5},
+            },
+            "model": {"weights": str(weights["weights"]), "architecture": tiny.model_dump(mode="json")},
+            "training": {"steps": 6, "checkpoint_every": 2, **(training or {})},
+            "lora": lora or {},
+            "loss": loss or {},
+            "compute": {"threads": 1, "workers": 0},
+            "strategies": {
+                "A": {"train": {"lora": ["depth_head", "aggregator.global_blocks.2-3"]}, "lr": 1e-3},
+                "whole": {"train": {"full": ["depth_head.scratch"]}, "lr": 1e-3},
+            },
+            "sweep": {"strategy": strategy, "rank": 4, "precision": "fp32", **axes},
+        }  # fmt: skip
+        study = study_model("vggt").model_validate(content)
+        return expand(study, "tiny")[0]
+
+    def build(folder, run=None, **changes):
+        run = run or run_of(**changes)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return Trainer(run, load_system(run.settings), weights, folders, tmp_path / folder, CPU)
+
+    build.run_of, build.weights, build.root = run_of, weights, tmp_path
+    return build
+
+
+def trained(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def finish(trainer):
+    """Train to the end; the trained parameters and the history."""
+    assert trainer.train() == "completed"
+    trainer.finish()
+    return trained(trainer), [{k: v for k, v in row.items() if k != "seconds"} for row in trainer.history.rows]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_training_lowers_the_loss_and_leaves_a_standard_adapter(setup, vggt):
+    trainer = setup("run", training={"steps": 25, "checkpoint_every": 100})
+    finish(trainer)
+    losses = trainer.history.column("loss")
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    saved = PeftModel.from_pretrained(vggt, str(setup.root / "run/adapter"))
+    ours, theirs = trainer.accelerator.unwrap_model(trainer.model).eval(), saved.eval()
+    images = torch.rand(1, 3, 3, 28, 42)
+    with torch.no_grad():
+        assert torch.equal(ours(images)["depth"], theirs(images)["depth"])
+
+
+def test_only_what_the_strategy_names_changes(setup):
+    trainer = setup("run")
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    finish(trainer)
+    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all("lora_" in name and ("depth_head" in name or "global_blocks" in name) for name in changed)
+
+
+def test_full_fine_tuning_is_saved_and_loaded(setup):
+    trainer = setup("run", strategy="whole")
+    after, _ = finish(trainer)
+    assert after and all(name.startswith("depth_head.scratch") for name in after)
+    loaded = for_evaluation(trainer.system, "fp32", setup.weights, setup.root / "run", CPU)
+    assert all(torch.equal(loaded.get_parameter(name), value) for name, value in after.items())
+
+
+def test_the_same_seed_gives_the_same_bits_another_seed_others(setup):
+    first, second, other = (finish(setup(f"run{i}", seed=seed)) for i, seed in enumerate([3, 3, 4]))
+    assert same(first[0], second[0]) and first[1] == second[1]
+    assert not same(first[0], other[0])
+
+
+def test_data_loader_processes_change_nothing(setup):
+    alone, _ = finish(setup("alone"))
+    run = setup.run_of()
+    object.__setattr__(run.settings.compute, "workers", 2)
+    helped, _ = finish(setup("helped", run=run))
+    assert same(alone, helped)
+
+
+@pytest.mark.parametrize(("precision", "died_after"), [("fp32", 1), ("fp32", 2), ("fp32", 5), ("bf16", 3), ("fp16", 3)])
+def test_a_run_that_died_ends_bitwise_equal(setup, precision, died_after):
+    """Death at any step: the next attempt continues from the last checkpoint and the end is the same, history included."""
+    undisturbed = finish(setup("whole", precision=precision, accumulation=2))
+    victim = setup("victim", precision=precision, accumulation=2)
+    steps, step = [], victim._step
+
+    def dying(number, batches):
+        if number == died_after:
+            raise KeyboardInterrupt
+        steps.append(number)
+        return step(number, batches)
+
+    victim._step = dying
+    with pytest.raises(KeyboardInterrupt):
+        victim.train()
+    heir = setup("victim", precision=precision, accumulation=2)
+    resumed = finish(heir)
+    assert same(undisturbed[0], resumed[0])
+    assert [{k: float(v) for k, v in row.items()} for row in undisturbed[1]] == [
+        {k: float(v) for k, v in row.items()} for row in resumed[1]
+    ]
+
+
+def test_history_file_has_a_row_a_step(setup):
+    trainer = setup("run")
+    finish(trainer)
+    trainer.history.save_as(setup.root / "history.csv")
+    rows = list(csv.DictReader((setup.root / "history.csv").open()))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"lr", "loss", "camera", "conf", "reg", "grad", "grad_norm", "seconds", "epoch"} <= set(rows[0])
+
+
+def test_tensorboard_has_the_loss(setup):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = setup("run")
+    finish(trainer)
+    events = EventAccumulator(str(setup.root / "run/tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(trainer.history.column("loss"))
+
+
+def test_accumulation_equals_a_larger_batch(setup):
+    """Two batches of one and one batch of two give one gradient up to rounding, for a loss that is a mean over samples."""
+    loss = {"camera": 1.0, "conf": 0.0, "reg": 0.0, "grad": 0.0}
+    run = setup.run_of(lora={"dropout": 0.0}, loss=loss, training={"steps": 1, "clip": None})
+    gradients = []
+    for name, size in (("whole", 2), ("halves", 1)):
+        trainer = setup(name, run=run)
+        samples = [trainer.samples[Draw(0, 0, 0, index)] for index in (0, 1)]
+        batches = [default_collate(samples[i : i + size]) for i in range(0, 2, size)]
+        kept = {}
+        trainer.optimizer.optimizer.register_step_pre_hook(
+            lambda *_, t=trainer, k=kept: k.update(
+                {n: p.grad.clone() for n, p in t.model.named_parameters() if p.requires_grad}
+            )
+        )
+        training_step(
+            trainer.system,
+            trainer.model,
+            trainer.optimizer,
+            trainer.accelerator,
+            batches,
+            len(batches),
+            None,
+            lambda _: None,
+        )
+        gradients.append(kept)
+        AcceleratorState._reset_state(True)
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-4)
+
+
+def test_gradient_norm_is_reported_before_clipping(setup):
+    trainer = setup("run", training={"clip": 1e-3})
+    finish(trainer)
+    assert all(norm > 1e-3 for norm in trainer.history.column("grad_norm"))
+
+
+def test_frozen_weights_are_held_in_the_compute_type_heads_in_fp32(setup):
+    run = setup.run_of(precision="bf16")
+    model = for_training(load_system(run.settings), run, setup.weights, CPU)
+    kinds = {}
+    for name, parameter in model.named_parameters():
+        where = "trained" if parameter.requires_grad else "heads" if "_head." in name else "rest"
+        kinds.setdefault(where, set()).add(parameter.dtype)
+    assert kinds == {"trained": {torch.float32}, "heads": {torch.float32}, "rest": {torch.bfloat16}}
+
+
+def test_tf32_on_a_cpu_is_refused(setup):
+    with pytest.raises(UserError, match="tf32 needs a CUDA device"):
+        setup("run", precision="tf32")
+
+
+def test_record_says_what_was_measured(setup):
+    trainer = setup("run")
+    finish(trainer)
+    record = trainer.record()
+    json.dumps(record, allow_nan=False)
+    assert record["steps"] == record["total_steps"] == 6
+    memory = record["memory"]
+    assert memory["kind"] == "cpu" and set(memory["phases"]) == {"forward", "backward", "optimizer"}
+    assert memory["peak_allocated_gib"] == max(phase["allocated_gib"] for phase in memory["phases"].values())
+    weights = sum(p.nbytes for p in trainer.model.parameters()) / 2**30
+    assert weights < memory["phases"]["optimizer"]["allocated_gib"] < memory["peak_allocated_gib"]
+    assert record["time"]["step_median_s"] > 0 and record["time"]["samples_per_s"] > 0
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_before_training_is_that_of_the_pretrained_model(setup, folders):
+    """An adapter that has not learned anything changes nothing."""
+    run = setup.run_of(training={"steps": 1, "warmup": 0.0})
+    system = load_system(run.settings)
+    before = evaluate(system, "fp32", setup.weights, None, folders, setup.root / "p", CPU)
+    trainer = setup("run", run=run)
+    trainer.finish()
+    untrained = evaluate(system, "fp32", setup.weights, setup.root / "run", folders, setup.root / "q", CPU)
+    assert before["metrics"] == untrained["metrics"]
+    assert {
+        "depth_mae",
+        "depth_absrel",
+        "depth_rmse",
+        "depth_delta1",
+        "depth_mae_planar",
+        "depth_mae_detail",
+        "pose_auc30",
+    } <= set(before["metrics"])
+    assert [item["item"] for item in before["items"]] == ["yard"] and before["notes"]["images"] == "6"
+    assert sorted(path.name for path in (setup.root / "p").glob("*.png")) == ["yard-DSC_0002.png", "yard-DSC_0005.png"]
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_nan_ends_the_run_as_diverged_with_a_diagnosis(setup):
+    trainer = setup("run")
+    original = trainer.system.objectives
+
+    def poisoned(model, batch):
+        for objective in original(model, batch):
+            bad = trainer.optimizer.state and len(trainer.history.rows) == 3
+            yield objective._replace(loss=objective.loss * (float("nan") if bad else 1))
+
+    trainer.system.objectives = poisoned
+    assert trainer.train() == "diverged"
+    record = trainer.record()
+    assert record["steps"] == 3 and record["diagnoses"][0]["name"] == "non-finite loss" and record["diagnoses"][0]["step"] == 4
+    assert "lr" in record["diagnoses"][0]["remedy"]
+    json.dumps(record, allow_nan=False)
+
+
+def test_a_loss_that_does_not_fall_is_reported(setup):
+    trainer = setup("run", training={"steps": 12, "guards": {"stuck_after": 10, "stuck_drop": 0.99}})
+    finish(trainer)
+    assert [d.name for d in trainer.diagnoses] == ["loss stuck"]
+
+
+def test_guards():
+    falling, flat = [2 - 0.01 * i for i in range(100)], [1.95] * 100
+    assert guards.check_stuck(falling, Guards()) is None and "pretrained weights" in guards.check_stuck(flat, Guards()).remedy
+    assert guards.check_finite(1, {"loss": 1.0, "grad_norm": math.inf}, scaled=True) is None
+    assert guards.check_finite(1, {"loss": 1.0, "grad_norm": math.inf}, scaled=False).name == "non-finite gradient"
+    assert guards.check_finite(1, {"loss": math.nan}, scaled=True).name == "non-finite loss"
+    assert guards.check_scaler([math.inf] * 20, 20).name == "loss scale collapse"
+    assert guards.check_scaler([math.inf] * 19 + [1.0], 20) is None
+
+
+def test_unreadable_checkpoints_are_named_and_the_one_before_is_used(tmp_path):
+    complaints = []
+    checkpoints = Checkpoints(tmp_path, "mine", keep=3)
+    for step in (1, 2, 3):
+        checkpoints.save(step, {"step": step, "x": torch.ones(4)})
+    state = tmp_path / "step-00000003/state.pt"
+    state.write_bytes(state.read_bytes()[:-20])
+    assert checkpoints.latest(complaints.append)["step"] == 2
+    (tmp_path / "step-00000002/DONE").unlink()
+    assert checkpoints.latest(complaints.append)["step"] == 1
+    assert "damaged" in complaints[0] and "incomplete" in complaints[-1]
+    assert Checkpoints(tmp_path, "another study", keep=3).latest(complaints.append) is None
+
+
+def test_old_checkpoints_are_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "mine", keep=2)
+    for step in range(1, 6):
+        checkpoints.save(step, {"step": step})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000005"]
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(setup):
+    finish(setup("run"))
+    other = setup("run", training={"steps": 8})
+    assert other._resume() == 0
+
+
+# --- patterns --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("aggregator.frame_blocks.2-3", 8),
+        ("aggregator.*_blocks.0", 8),
+        ("depth_head", 30),
+        ("depth_head.*", 30),
+        ("depth_head.resize_layers", 1),
+        ("camera_head.trunk.*.attn", 2),
+    ],
+)
+def test_patterns(vggt, pattern, count):
+    assert len(adaptable_modules(vggt, [pattern])) == count
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("aggregator.frame_block.2-3", "did you mean frame_blocks"),
+        ("depth_haed", "did you mean depth_head"),
+        ("aggregator.frame_blocks.12-23", "there are: 0, 1, 2, 3"),
+        ("depth_head.norm", "another kind"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_lists_near_names(vggt, pattern, words):
+    with pytest.raises(UserError, match=pattern) as caught:
+        adaptable_modules(vggt, ["camera_head", pattern])
+    assert words in str(caught.value)
+
+
+def test_overlapping_patterns_count_once(vggt):
+    assert adaptable_modules(vggt, ["depth_head.scratch", "depth_head"]) == adaptable_modules(vggt, ["depth_head"])
+    assert "depth_head.norm" in modules(vggt, ["depth_head"])
+
+
+# --- schedule and order ----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(2, 500), st.floats(0, 0.5), st.sampled_from(["cosine", "constant"]))
+def test_learning_rates(total, warmup, schedule):
+    training = Training(steps=total, warmup=warmup, schedule=schedule, min_lr=1e-6)
+    rates = [learning_rate(step, total, 1e-3, training) for step in range(total)]
+    first = round(warmup * total)
+    assert all(0 < rate <= 1e-3 * (1 + 1e-9) for rate in rates)
+    assert rates[:first] == sorted(rates[:first])
+    assert rates[first:] == sorted(rates[first:], reverse=True)
+    if schedule == "cosine" and total - first > 1:
+        assert rates[-1] == pytest.approx(1e-6)
+    elif schedule == "constant":
+        assert set(rates[first:]) == {1e-3}
+
+
+GROUPS = st.lists(st.integers(1, 3), min_size=1, max_size=30)
+
+
+@given(GROUPS, st.integers(1, 5), st.integers(0, 9), st.integers(0, 3))
+def test_batches_are_full_of_one_group_and_hold_every_sample(groups, batch, seed, epoch):
+    batches = order.batches_of_epoch(groups, batch, seed, epoch)
+    assert all(len(b) == batch and len({groups[i] for i in b}) == 1 for b in batches)
+    assert {i for b in batches for i in b} == set(range(len(groups)))
+    assert len(batches) == order.batches_per_epoch(groups, batch)
+    assert batches == order.batches_of_epoch(groups, batch, seed, epoch)
+
+
+@given(GROUPS, st.integers(1, 4), st.integers(0, 40))
+def test_the_stream_can_be_entered_anywhere(groups, batch, start):
+    whole = list(islice(order.draws(groups, batch, 5, 0), start + 10))
+    assert list(islice(order.draws(groups, batch, 5, start), 10)) == whole[start:]
+
+
+def test_weights_that_are_absent_stop_the_run(setup):
+    run = setup.run_of()
+    with pytest.raises(UserError, match="no pretrained weights"):
+        pretrained(load_system(run.settings), {"weights": setup.root / "absent.safetensors"})
+
+
+def test_saved_adapter_holds_only_the_adapter(setup):
+    finish(setup("run"))
+    names = load_file(setup.root / "run/adapter/adapter_model.safetensors")
+    assert names and all("lora_" in name for name in names)

@@ -1,0 +1,120 @@
+"""The network loads released weights strictly by name, and recomputing activations changes nothing."""
+
+import re
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ablation.errors import UserError
+from ablation.systems.vggt.model.vggt import VGGT
+from ablation.systems.vggt.weights import load_weights
+
+
+@pytest.fixture
+def released(vggt):
+    """A state dict as the release writes it: with a tracking head that we have no use for."""
+    return {**vggt.state_dict(), "track_head.tracker.query_ref_token": torch.zeros(1, 2, 8)}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_both_released_files_load(tmp_path, vggt, tiny, released, name):
+    path = tmp_path / name
+    save_file(released, path) if name.endswith("safetensors") else torch.save(released, path)
+    with torch.device("meta"):
+        empty = VGGT(tiny)
+    load_weights(empty, path)
+    assert all(torch.equal(value, vggt.state_dict()[key]) for key, value in empty.state_dict().items())
+
+
+def test_half_precision_files_load_as_fp32(tmp_path, vggt, tiny, released):
+    save_file({name: value.half() for name, value in released.items()}, tmp_path / "model.safetensors")
+    fresh = VGGT(tiny)
+    load_weights(fresh, tmp_path / "model.safetensors")
+    assert {value.dtype for value in fresh.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("depth_head.norm.bias"), ["1 parameters missing in the file", "depth_head.norm.bias"]),
+        (
+            lambda s: s.update({"depth_head.extra": torch.zeros(1)}),
+            ["1 parameters not in the model", "depth_head.extra"],
+        ),
+        (lambda s: s.update({"depth_head.norm.bias": torch.zeros(3)}), ["of another shape", r"\(3,\)"]),
+        (
+            lambda s: s.update({"depth_head.norm.bais": s.pop("depth_head.norm.bias")}),
+            ["depth_head.norm.bais looks like depth_head.norm.bias"],
+        ),
+    ],
+)
+def test_mismatches_are_named(tmp_path, vggt, released, change, words):
+    change(released)
+    save_file(released, tmp_path / "model.safetensors")
+    with pytest.raises(UserError) as caught:
+        load_weights(vggt, tmp_path / "model.safetensors")
+    assert all(re.search(word, str(caught.value)) for word in words), caught.value
+
+
+def test_unreadable_files_are_named(tmp_path, vggt, released):
+    path = tmp_path / "model.safetensors"
+    save_file(released, path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read as weights"):
+        load_weights(vggt, path)
+    with pytest.raises(UserError, match="hf download facebook/VGGT-1B"):
+        load_weights(vggt, tmp_path / "absent.safetensors")
+
+
+def test_a_pickle_is_not_executed(tmp_path, vggt):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    torch.save({"depth_head.norm.bias": Evil()}, tmp_path / "model.pt")
+    with pytest.raises(UserError):
+        load_weights(vggt, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("size", [(28, 28), (28, 56), (42, 28)])
+def test_shapes_and_ranges(vggt, size):
+    out = vggt(torch.rand(2, 3, 3, *size))
+    assert out["pose_enc"].shape == (2, 3, 9) and len(out["pose_enc_list"]) == 4
+    assert out["depth"].shape == (2, 3, *size, 1) and out["world_points"].shape == (2, 3, *size, 3)
+    assert (out["depth"] > 0).all() and (out["depth_conf"] > 1).all() and (out["pose_enc"][..., 7:] >= 0).all()
+
+
+def test_only_the_heads_asked_for_run(vggt):
+    assert set(vggt(torch.rand(1, 2, 3, 28, 28), heads=("depth",))) == {"depth", "depth_conf"}
+
+
+def test_frames_are_exchangeable_but_for_the_first(vggt):
+    """Global attention has no frame index: swapping later frames swaps their outputs."""
+    vggt.eval()
+    images = torch.rand(1, 3, 3, 28, 28)
+    straight, swapped = vggt(images)["depth"], vggt(images[:, [0, 2, 1]])["depth"]
+    torch.testing.assert_close(straight[:, [0, 2, 1]], swapped, atol=1e-5, rtol=1e-4)
+
+
+def test_long_sequences_in_chunks_equal_frame_by_frame(vggt):
+    """The dense head takes 8 frames at a time; its output must not know."""
+    images = torch.rand(1, 10, 3, 28, 28)
+    tokens = vggt.aggregator(images, keep=range(4))
+    together, _ = vggt.depth_head(tokens, 28, 28)
+    one = [vggt.depth_head({k: v[:, i : i + 1] for k, v in tokens.items()}, 28, 28)[0] for i in range(10)]
+    torch.testing.assert_close(together, torch.cat(one, dim=1), atol=1e-6, rtol=1e-5)
+
+
+def test_gradient_checkpointing_is_bitwise_neutral(vggt):
+    images = torch.rand(1, 2, 3, 28, 28)
+
+    def gradients(enabled):
+        vggt.gradient_checkpointing(enabled)
+        vggt.zero_grad()
+        vggt(images)["depth"].sum().backward()
+        return {name: p.grad.clone() for name, p in vggt.named_parameters() if p.grad is not None}
+
+    plain, recomputed = gradients(False), gradients(True)
+    assert plain.keys() == recomputed.keys()
+    assert all(torch.equal(plain[name], recomputed[name]) for name in plain)

@@ -1,0 +1,181 @@
+"""The workflow as its users run it: Snakemake on a copy of the project, from study to report."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from peft import PeftConfig
+
+MICRO = [
+    "studies=vggt-eth3d",
+    "data={scenes: [townhouse, motorcycle], split: {test: [motorcycle]}}",
+    "training={steps: 3}",
+    "sweep={strategy: [A, C], rank: 4, seed: 0}",
+]
+
+
+FILES = {"run.yaml", "history.csv", "training.json", "metrics.json", "manifest.json", "trainer.log", "model.txt"}
+RUN_FILES = FILES | {"adapter", "tensorboard", "pictures"}
+
+
+def copy_project(target: Path) -> Path:
+    """The project as git has it (with what is not ignored), or as it lies there when this is no checkout."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        shutil.copytree(ROOT, target, symlinks=True, ignore=shutil.ignore_patterns(".venv", "results", ".snakemake", ".git"))
+        return target
+    for name in listed.stdout.splitlines():
+        source = ROOT / name
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            (target / name).symlink_to(source.readlink())
+        elif source.is_file():
+            shutil.copy2(source, target / name)
+    return target
+
+
+def snakemake(folder: Path, *arguments: str, config=(), timeout=600) -> subprocess.CompletedProcess:
+    """Run Snakemake in ``folder``. The target comes first: --config swallows one that follows it."""
+    command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "local", "-c2"]
+    if config:
+        command += ["--config", *config]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout, env=environment)
+
+
+def jobs(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """Rule -> number of jobs, from the statistics of a (dry) run."""
+    lines = (done.stdout + done.stderr).splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("job ") and "count" in line), None)
+    if start is None:
+        return {}
+    rows = (line.split() for line in lines[start + 2 : lines.index("", start)])
+    return {name: int(count) for name, count in rows if name != "total"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return copy_project(tmp_path_factory.mktemp("clone") / "project")
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    """The project after a very small study ran to its report."""
+    done = snakemake(project, config=MICRO)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return project / "results/demo/vggt-eth3d"
+
+
+def test_from_photographs_to_report(finished):
+    table = pd.read_parquet(finished / "runs.parquet")
+    assert list(table["outcome"]) == ["completed", "completed"] and set(table["strategy"]) == {"A", "C"}
+    assert (table["metric.depth_mae"] > 0).all() and (table["before.depth_mae"] > 0).all()
+    assert pd.read_csv(finished / "runs.csv")["run"].tolist() == table["run"].tolist()
+    page = (finished / "report.html").read_text()
+    assert all(run in page for run in table["run"]) and "<svg" in page and "data:image/png" in page
+    for run in table["run"]:
+        folder = finished / "runs" / run
+        assert {path.name for path in folder.iterdir()} >= RUN_FILES
+        assert PeftConfig.from_pretrained(str(folder / "adapter")).peft_type == "LORA"
+        assert len(list(csv.DictReader((folder / "history.csv").open()))) == 3
+
+
+def test_nothing_is_done_twice(finished, project):
+    again = snakemake(project, config=MICRO)
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_new_rank_runs_only_its_runs(finished, project):
+    wider = [*MICRO[:3], "sweep={strategy: [A, C], rank: [2, 4, 8], seed: 0}"]
+    planned = jobs(snakemake(project, "-n", config=wider))
+    # The plan comes first, and with it the runs; until it is made, Snakemake knows only of it.
+    assert set(planned) <= {"all", "plan_study", "collect_runs", "write_report", "train_run", "evaluate_run"}
+    snakemake(project, "plan", config=wider)
+    planned = jobs(snakemake(project, "-n", config=wider))
+    assert (
+        planned["train_run"] == planned["evaluate_run"] == 4
+        and "evaluate_base" not in planned
+        and "prepare_part" not in planned
+    )
+
+
+def test_a_changed_value_reruns_the_runs_it_touches(finished, project):
+    changed = [*MICRO, "strategies={C: {lr: 0.002}}"]
+    snakemake(project, "plan", config=changed)
+    planned = jobs(snakemake(project, "-n", config=changed))
+    assert planned["train_run"] == 1 and "prepare_part" not in planned
+
+
+def test_comments_and_evaluation_settings_retrain_nothing(finished, project):
+    study = project / "config/studies/vggt-eth3d.yaml"
+    before = study.read_text()
+    study.write_text(
+        "# a comment\n"
+        + before.replace("    compute: {threads: 1,", "    evaluation: {pictures: 2}\n    compute: {threads: 1,")
+    )
+    try:
+        snakemake(project, "plan", config=MICRO)
+        planned = jobs(snakemake(project, "-n", config=MICRO))
+    finally:
+        study.write_text(before)
+    assert "train_run" not in planned and planned["evaluate_run"] == 2 and planned["evaluate_base"] == 1
+
+
+def test_full_scale_plan_needs_neither_data_nor_weights(project):
+    done = snakemake(project, "plan", config=["scale=full"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = list(csv.DictReader((project / "results/full/vggt-eth3d/plan.csv").open()))
+    assert len(rows) == 108 and {row["verdict"] for row in rows} == {"invalid"}
+    assert all("facade" in row["reason"] and "models/VGGT-1B/model.safetensors" in row["reason"] for row in rows)
+    trained = {(row["strategy"], row["rank"]): int(row["trainable_params"]) for row in rows}
+    assert trained["A", "16"] == 1_262_624 and trained["B", "16"] == 7_717_920 and trained["C", "16"] == 16_336_192
+    assert "hf download facebook/VGGT-1B" in done.stdout and "CC BY-NC-SA" in done.stdout
+
+
+def test_full_scale_without_data_stops_with_the_reasons(project):
+    done = snakemake(project, config=["scale=full"])
+    text = done.stdout + done.stderr
+    assert done.returncode != 0 and "none of the 108 runs could be submitted" in text and "data/eth3d lacks the scenes" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (["studies=vggt-eth4d"], "did you mean vggt-eth3d"),
+        (["sweep={rnk: [8]}"], "did you mean rank"),
+        (["sweep={rank: [eight]}"], "sweep.rank[0] = 'eight': must be a whole number"),
+        (["sweep={rank: []}"], "sweep.rank"),
+        (["keep=batch * accumulation == 77"], "leave none"),
+        (["keep=__import__('os').system('touch pwned')"], "not allowed in a constraint"),
+        (["sweep={rank: [8, 8]}"], "twice"),
+        (["tranining={steps: 3}"], "did you mean training"),
+        (["scale=huge"], "scale = 'huge': must be one of 'demo' or 'full'"),
+    ],
+)
+def test_bad_input_stops_before_any_job(project, config, words):
+    done = snakemake(project, config=config)
+    assert done.returncode != 0 and words in done.stderr
+    assert "Traceback" not in done.stderr and "File " not in done.stderr and "Building DAG" not in done.stderr
+    assert done.stderr.count("error:") == 1 and not (project / "pwned").exists()
+
+
+def test_overrides_of_the_command_line(project):
+    done = snakemake(project, "plan", config=["scale=full", "sweep={rank: [8, 32]}", "keep=batch * accumulation == 16"])
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = list(csv.DictReader((project / "results/full/vggt-eth3d/plan.csv").open()))
+    assert {(row["rank"], row["batch"], row["accumulation"]) for row in rows} == {("8", "2", "8"), ("32", "2", "8")}
+
+
+def test_a_pattern_that_matches_nothing_stops_the_plan(project):
+    done = snakemake(project, "plan", config=["strategies={A: {train: {lora: [depth_haed]}}}"])
+    text = done.stdout + done.stderr
+    assert done.returncode != 0 and "did you mean depth_head" in text and "Traceback" not in text
