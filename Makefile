@@ -1,6 +1,7 @@
 # `make` or `make help` lists the targets.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
@@ -10,13 +11,13 @@ STUDY ?= vggt-eth3d
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-.venv/installed: requirements.txt
+$(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name it with make PYTHON=...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-install: .venv/installed  ## the virtual environment .venv, from requirements.txt
+install: $(VENV)/installed  ## the virtual environment .venv, from requirements.txt
 
 demo: install  ## the demo study: real photographs to report, about 4 minutes on 2 CPU cores
 	@$(SNAKEMAKE) --profile local --config studies=$(STUDY) scale=demo

@@ -18,6 +18,8 @@ rule evaluate_base:
         runtime=lambda w: base_run(w).settings.compute.runtime_min,
     params:
         weights=lambda w: weight_arguments(base_run(w)),
+    message:
+        "evaluate the pretrained model, {wildcards.base}"
     shell:
         "OMP_NUM_THREADS={threads} python scripts/evaluate_base.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --base {wildcards.base} --weights {params.weights:q} --data {input.data:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
@@ -45,6 +47,8 @@ rule evaluate_run:
             run_of(w).settings.evaluation.model_dump(mode="json")
         ),
         weights=lambda w: weight_arguments(run_of(w)),
+    message:
+        "evaluate {wildcards.run}"
     shell:
         "OMP_NUM_THREADS={threads} python scripts/evaluate_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --training {input.training:q} --base {input.base:q} --weights {params.weights:q}"

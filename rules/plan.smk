@@ -12,6 +12,8 @@ checkpoint plan_study:
     params:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         found=lambda w: outside_files(w.study),
+    message:
+        "plan {wildcards.study}"
     shell:
         "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --cards config/hardware --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

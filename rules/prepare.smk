@@ -23,6 +23,8 @@ rule prepare_part:
                 "settings": part_of(w)[1].settings,
             }
         ),
+    message:
+        "prepare {wildcards.part}"
     shell:
         "OMP_NUM_THREADS={threads} python scripts/prepare_part.py --system {params.system:q} --part {params.part:q}"
         " --needs {input:q} --output {output:q} > {log:q} 2>&1"

@@ -28,6 +28,8 @@ rule collect_runs:
     threads: 1
     params:
         folder=subpath(output.csv, parent=True),
+    message:
+        "collect the runs of {wildcards.study}"
     shell:
         "python scripts/collect_runs.py --folder {params.folder:q} --plan {input.plan:q}"
         " --parquet {output.parquet:q} --csv {output.csv:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
@@ -46,6 +48,8 @@ rule write_report:
     params:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         folder=subpath(output[0], parent=True),
+    message:
+        "report on {wildcards.study}"
     shell:
         "python scripts/write_report.py --study {params.folder}/study.json --folder {params.folder:q}"
         " --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

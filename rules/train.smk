@@ -24,6 +24,8 @@ rule train_run:
         fingerprint=lambda w: fingerprint_of(run_of(w)),
         weights=lambda w: weight_arguments(run_of(w)),
         folder=subpath(output.run, parent=True),
+    message:
+        "train {wildcards.run}  (follow it: tail -f {log})"
     shell:
         "OMP_NUM_THREADS={threads} python scripts/train_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"

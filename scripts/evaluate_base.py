@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from ablation.cli import call, named_path
+from ablation.cli import add_job_arguments, call
 from ablation.device import choose_device
 from ablation.errors import UserError
+from ablation.files import write_json
 from ablation.gpus import lease_gpus
 from ablation.resolved import runs_of
-from ablation.training.files import write_json
 
 
 def main() -> None:
@@ -16,10 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, required=True, help="study.json")
     parser.add_argument("--base", required=True, help="which evaluation: the base of some run of the study")
-    parser.add_argument("--weights", type=named_path, nargs="*", default=[], metavar="NAME=FILE")
-    parser.add_argument("--data", type=Path, nargs="*", default=[])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_job_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="metrics.json; pictures go beside it")
     args = parser.parse_args()
     run = next((run for run in runs_of(args.study) if run.base == args.base), None)

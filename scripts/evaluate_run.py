@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablation.cli import call, json_or_file, named_path
+from ablation.cli import add_job_arguments, call, json_or_file
 from ablation.device import choose_device
+from ablation.files import write_json
 from ablation.gpus import lease_gpus
 from ablation.resolved import load_run
 from ablation.sweep import Run
-from ablation.training.files import write_json
 
 
 def metrics(run: Run, args: argparse.Namespace) -> dict[str, Any]:
@@ -37,10 +37,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
     parser.add_argument("--training", type=json_or_file, required=True, help="training.json")
     parser.add_argument("--base", type=Path, required=True, help="metrics.json of the pretrained model")
-    parser.add_argument("--weights", type=named_path, nargs="*", default=[], metavar="NAME=FILE")
-    parser.add_argument("--data", type=Path, nargs="*", default=[])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_job_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="metrics.json in the run's folder")
     args = parser.parse_args()
     run = load_run(args.study, args.run)

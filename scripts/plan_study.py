@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ablation.cli import call
+from ablation.files import write_text
 from ablation.hardware import load_card
 from ablation.preflight import plan
 from ablation.resolved import load_study
 from ablation.sweep import expand
-from ablation.training.files import write_text
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

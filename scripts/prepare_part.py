@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from ablation.cli import call, json_or_file
+from ablation.files import replace_folder
 from ablation.parts import Part
 from ablation.systems import system_class
-from ablation.training.files import replace_folder
 
 
 def main() -> None:

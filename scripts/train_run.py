@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ablation.cli import call, named_path
+from ablation.cli import add_job_arguments, call, log_to
 from ablation.device import choose_device
+from ablation.files import write_json, write_text
 from ablation.gpus import lease_gpus
 from ablation.resolved import load_run
 from ablation.sweep import Run
-from ablation.training.files import write_json, write_text
 from ablation.yamlfile import dump_yaml
 
 SCHEMA = 1
@@ -52,15 +52,12 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
     parser.add_argument("--fingerprint", help="refuse the run if the study was changed since")
-    parser.add_argument("--weights", type=named_path, nargs="*", default=[], metavar="NAME=FILE", help="pretrained weights")
-    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of prepared data, in the system's order")
+    add_job_arguments(parser)
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     args = parser.parse_args()
     run = load_run(args.study, args.run, args.fingerprint)
     args.folder.mkdir(parents=True, exist_ok=True)
-    logging.getLogger().addHandler(logging.FileHandler(args.folder / "trainer.log"))
+    log_to(args.folder / "trainer.log")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
     write_text(args.folder / "run.yaml", dump_yaml(run.training_view))
     with lease_gpus(run.axes["gpus"]) as gpus:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from ablation.cli import call
+from ablation.files import write_text
 from ablation.report.page import report_page
 from ablation.report.results import Results
 from ablation.resolved import load_study
-from ablation.training.files import write_text
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ablation import schema
 from ablation.cli import call
-from ablation.training.files import write_text
+from ablation.files import write_text
 
 ROOT = Path(__file__).parent.parent
 FILES = {

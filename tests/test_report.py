@@ -113,6 +113,16 @@ def test_no_run_is_dropped_whatever_became_of_it(tmp_path, demo_study):
     assert all(word in page for word in ["1 completed, 1 diverged", "non-finite loss", "oom (predicted)", "because"])
 
 
+def test_old_results_of_a_run_that_was_not_submitted_do_not_count(tmp_path, demo_study):
+    """The same run was fine yesterday, with other data; today the plan calls it invalid."""
+    write_study(tmp_path, demo_study)
+    plan = pd.read_csv(tmp_path / "plan.csv")
+    plan.loc[0, "verdict"] = "invalid"
+    plan.to_csv(tmp_path / "plan.csv", index=False)
+    table = collect(tmp_path / "plan.csv", tmp_path / "runs")
+    assert table["outcome"].tolist() == ["invalid"] + ["completed"] * 11 and np.isnan(table.loc[0, "metric.depth_mae"])
+
+
 def test_a_study_of_which_nothing_ran_still_reports(tmp_path, demo_study):
     runs = expand(demo_study, "s")
     _, results = write_study(tmp_path, demo_study, {run.id: "invalid" for run in runs})

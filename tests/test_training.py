@@ -338,10 +338,15 @@ def test_old_checkpoints_are_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000005"]
 
 
-def test_a_checkpoint_of_other_settings_is_not_resumed(setup):
-    finish(setup("run"))
-    other = setup("run", training={"steps": 8})
-    assert other._resume() == 0
+def test_other_settings_start_afresh_and_nothing_of_the_old_run_is_left(setup):
+    """Same folder, changed settings: no old checkpoint is resumed or kept, no old adapter can be taken for a new one."""
+    finish(setup("run", training={"steps": 30, "checkpoint_every": 10}))
+    other = setup("run", training={"steps": 4, "checkpoint_every": 1})
+    assert other.train() == "completed" and other.history.column("step") == [1, 2, 3, 4]
+    assert sorted(path.name for path in (setup.root / "run/state").glob("step-*")) == ["step-00000002", "step-00000003"]
+    assert not (setup.root / "run/adapter").exists()
+    other.finish()
+    assert (setup.root / "run/adapter").exists()
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------

@@ -129,6 +129,39 @@ def test_comments_and_evaluation_settings_retrain_nothing(finished, project):
     assert "train_run" not in planned and planned["evaluate_run"] == 2 and planned["evaluate_base"] == 1
 
 
+def test_a_run_that_diverges_is_a_result(finished, project):
+    """A learning rate beyond reason: the job ends well, the run is reported as diverged, with its diagnosis."""
+    done = snakemake(project, config=[*MICRO[:3], "sweep={strategy: A, rank: 4, seed: 5}", "strategies={A: {lr: 1e30}}"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = pd.read_parquet(finished / "runs.parquet").to_dict("records")
+    assert row["outcome"] == "diverged" and row["diagnosis"].startswith("non-finite")
+    assert "1 diverged" in (finished / "report.html").read_text()
+    assert not (finished / "runs" / row["run"] / "adapter").exists()
+
+
+def test_own_scenes_in_the_layout_of_eth3d(project, scene_root):
+    """A user's data by its path, with the options of the data and the loss in use, in bf16 with accumulation."""
+    options = "target: dense, multi_scale: [56, 112]"
+    config = [
+        f"data={{source: eth3d, root: {scene_root}, scenes: [hall, yard], split: {{test: [yard]}}, {options}}}",
+        "loss={window_weight: 2.0}",
+        "training={steps: 2}",
+        "sweep={strategy: B, rank: 2, seed: 0, batch: 1, accumulation: 2, precision: bf16}",
+    ]
+    done = snakemake(project, config=config)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    (row,) = pd.read_parquet(project / "results/demo/vggt-eth3d/runs.parquet").to_dict("records")
+    assert row["outcome"] == "completed" and row["effective_batch"] == 2 and row["metric.depth_mae"] > 0
+
+
+def test_a_missing_scene_says_what_to_download(project, scene_root):
+    config = [f"data={{source: eth3d, root: {scene_root}, scenes: [hall, office], split: {{test: [hall]}}}}"]
+    done = snakemake(project, config=config)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0 and "lacks the scenes office" in text and "Traceback" not in text
+    assert "could be submitted" in text and "_dslr_undistorted.7z" in text
+
+
 def test_full_scale_plan_needs_neither_data_nor_weights(project):
     done = snakemake(project, "plan", config=["scale=full"])
     assert done.returncode == 0, done.stderr[-3000:]

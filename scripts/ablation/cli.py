@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,24 @@ from ablation.errors import UserError
 from ablation.yamlfile import load_yaml
 
 USER_ERROR = 2
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def call(main: Callable[[], None]) -> None:
     """Run ``main``; a :class:`UserError` becomes a message and exit status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     try:
         main()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(USER_ERROR)
+
+
+def log_to(path: Path) -> None:
+    """Append the log to a file as well."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.getLogger().addHandler(handler)
 
 
 def json_or_file(text: str) -> Any:
@@ -33,6 +41,14 @@ def json_or_file(text: str) -> Any:
         except ValueError as error:
             raise ArgumentTypeError(f"not valid JSON: {error}") from None
     return load_yaml(Path(text))
+
+
+def add_job_arguments(parser: ArgumentParser) -> None:
+    """What every job on a model takes: weights, data, and the machine's share."""
+    parser.add_argument("--weights", type=named_path, nargs="*", default=[], metavar="NAME=FILE", help="pretrained weights")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of prepared data, in the system's order")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def named_path(text: str) -> tuple[str, Path]:

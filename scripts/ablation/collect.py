@@ -10,23 +10,22 @@ NOT_RUN = {"oom": "oom (predicted)", "invalid": "invalid"}  # outcome of runs th
 
 
 def collect(plan: Path, runs: Path) -> pd.DataFrame:
-    """The plan joined with each run's ``metrics.json`` under ``runs``; nested values become ``time.step_median_s`` and so on.
+    """The plan joined with each run's ``metrics.json`` under ``runs``; a nested value's column is ``time.step_median_s``.
 
     Metrics are named ``metric.*``, those of the pretrained model ``before.*``. Runs that were not submitted keep their
-    verdict as outcome.
+    verdict as outcome, whatever lies in their folder from another time.
     """
     table = pd.read_csv(plan, dtype={"run": str, "strategy": str})
-    results = [_result(runs / run / "metrics.json") for run in table["run"]]
-    found = pd.DataFrame(results, index=table.index)
-    found["outcome"] = (
-        found.get("outcome", pd.Series(index=table.index, dtype=object)).fillna(table["verdict"].map(NOT_RUN)).fillna("not run")
-    )
-    return pd.concat([table, found], axis=1)
+    rows = [
+        {"outcome": NOT_RUN[verdict]} if verdict in NOT_RUN else _result(runs / run / "metrics.json")
+        for run, verdict in zip(table["run"], table["verdict"], strict=True)
+    ]
+    return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
 
 
 def _result(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return {}
+        return {"outcome": "not run"}
     content = json.loads(path.read_text())
     row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss", "oom")}
     row["diagnosis"] = "; ".join(d["name"] for d in content.get("diagnoses", []))

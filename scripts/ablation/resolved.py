@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ablation.canonical import short_hash
 from ablation.errors import UserError
+from ablation.files import write_json
 from ablation.study import Study, study_model
 from ablation.sweep import Run, expand
-from ablation.training.files import write_json
 from ablation.yamlfile import load_yaml
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ablation.training.files import replace_folder, sync
+from ablation.files import replace_folder, sync
 
 STATE, MARKER = "state.pt", "DONE"
 
@@ -39,20 +39,35 @@ class Checkpoints:
             return torch.load(path / STATE, map_location="cpu", weights_only=True)
         return None
 
+    def discard_others(self) -> None:
+        """Remove checkpoints of other settings; they must neither be resumed nor counted."""
+        for step in self._steps():
+            marker = _marker(self._path(step))
+            if marker is not None and marker["fingerprint"] != self.fingerprint:
+                shutil.rmtree(self._path(step))
+
     def _problem(self, path: Path) -> str | None:
-        try:
-            marker = json.loads((path / MARKER).read_text())
-            if marker["fingerprint"] != self.fingerprint:
-                return "was written by a run with other settings"
-            return None if _digest(path / STATE) == marker["sha256"] else "is damaged (checksum)"
-        except (OSError, ValueError, KeyError):
+        marker = _marker(path)
+        if marker is None or not (path / STATE).is_file():
             return "is incomplete"
+        if marker["fingerprint"] != self.fingerprint:
+            return "was written by a run with other settings"
+        return None if _digest(path / STATE) == marker["sha256"] else "is damaged (checksum)"
 
     def _steps(self) -> list[int]:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
+
+
+def _marker(path: Path) -> dict[str, str] | None:
+    """The marker of a checkpoint; None where it is missing or unreadable."""
+    try:
+        marker = json.loads((path / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    return marker if isinstance(marker, dict) and {"fingerprint", "sha256"} <= set(marker) else None
 
 
 def _digest(path: Path) -> str:

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from ablation.training.files import write_text
+from ablation.files import write_text
 
 
 class History:

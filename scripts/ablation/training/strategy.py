@@ -1,14 +1,15 @@
 """Applying a strategy: which parameters are trained, through PEFT or in full, and how they are saved."""
 
+import shutil
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ablation.files import replace_folder
 from ablation.settings import LoraSettings
 from ablation.study import Strategy
-from ablation.training.files import replace_folder
 from ablation.training.targets import adaptable_modules, modules
 
 ADAPTER, FULL_WEIGHTS = "adapter", "model.safetensors"
@@ -50,6 +51,12 @@ def save_trained(model: nn.Module, folder: Path) -> str:
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
     temporary.replace(folder / FULL_WEIGHTS)
     return FULL_WEIGHTS
+
+
+def remove_trained(folder: Path) -> None:
+    """Remove what an earlier run left in ``folder``, so that it cannot be taken for the result of this one."""
+    shutil.rmtree(folder / ADAPTER, ignore_errors=True)
+    (folder / FULL_WEIGHTS).unlink(missing_ok=True)
 
 
 def load_trained(model: nn.Module, folder: Path) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -13,18 +14,18 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ablation.canonical import short_hash
+from ablation.files import write_text
 from ablation.sweep import Run
 from ablation.systems.base import System
 from ablation.training import guards, order
 from ablation.training.checkpoints import Checkpoints
-from ablation.training.files import write_text
 from ablation.training.history import History
 from ablation.training.model import for_training, structure
 from ablation.training.precision import make_accelerator
 from ablation.training.randomness import random_state, restore_random_state, seed_everything
 from ablation.training.schedules import learning_rate
 from ablation.training.step import training_step
-from ablation.training.strategy import count_parameters, save_trained
+from ablation.training.strategy import count_parameters, remove_trained, save_trained
 from ablation.vram.measure import StepClock, make_meter
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class Trainer:
     def train(self) -> str:
         """Train to the last step. Returns the outcome: ``completed``, or ``diverged`` when a guard stopped the run."""
         start = self._resume()
+        if start == 0:
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         self.history = History(self.folder / "state" / "history.csv", keep_steps=start)
         accumulation = self.run.axes["accumulation"]
         batches = iter(self._loader(start * accumulation))
@@ -204,6 +207,8 @@ class Trainer:
 
     def _resume(self) -> int:
         """Continue from the latest good checkpoint; returns the number of steps that are done."""
+        remove_trained(self.folder)
+        self.checkpoints.discard_others()
         state = self.checkpoints.latest(log.warning)
         if state is None:
             return 0
