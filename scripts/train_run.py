@@ -10,6 +10,7 @@ from ablation.cli import add_job_arguments, call, log_to
 from ablation.device import choose_device
 from ablation.files import write_json, write_text
 from ablation.gpus import lease_gpus
+from ablation.locks import lease_folder
 from ablation.resolved import load_run
 from ablation.sweep import Run
 from ablation.yamlfile import dump_yaml
@@ -47,7 +48,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Lease a GPU where there is one, train, write the record."""
+    """Lease the folder, and a GPU where there is one; train, write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
@@ -56,14 +57,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
     run = load_run(args.study, args.run, args.fingerprint)
-    args.folder.mkdir(parents=True, exist_ok=True)
-    log_to(args.folder / "trainer.log")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
-    write_text(args.folder / "run.yaml", dump_yaml(run.training_view))
-    with lease_gpus(run.axes["gpus"]) as gpus:
+    with lease_folder(args.folder), lease_gpus(run.axes["gpus"]) as gpus:
+        log_to(args.folder / "trainer.log")
         logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
-        record = train(run, args)
-    write_json(args.folder / "training.json", record)
+        write_text(args.folder / "run.yaml", dump_yaml(run.training_view))
+        write_json(args.folder / "training.json", train(run, args))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,5 @@
-"""Leases on the GPUs of one machine: lock files, one a GPU, so that two jobs never share a card by accident.
+"""Leases on the GPUs of one machine: lock files, one a GPU, so that two jobs never share a card by accident."""
 
-The kernel releases a lock when its holder dies, however it dies.
-"""
-
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -11,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ablation import nvml
-
-POLL_SECONDS = 0.5
+from ablation.locks import POLL_SECONDS, try_lock
 
 
 def visible_gpus() -> list[str]:
@@ -61,12 +56,9 @@ def _take(names: list[str], count: int, folder: Path) -> dict[str, int]:
     while True:
         held: dict[str, int] = {}
         for name in names:
-            descriptor = os.open(folder / nvml.uuid_of(name).replace("/", "_"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = try_lock(folder / nvml.uuid_of(name).replace("/", "_"))
+            if descriptor is not None:
                 held[name] = descriptor
-            except BlockingIOError:
-                os.close(descriptor)
             if len(held) == count:
                 return held
         for descriptor in held.values():
