@@ -15,7 +15,7 @@ from ablation.collect import collect
 from ablation.report.page import report_page
 from ablation.report.results import Results
 from ablation.report.statistics import estimate
-from ablation.report.tables import difference, main_table, run_table
+from ablation.report.tables import cost_table, difference, main_table, run_table
 from ablation.report.words import summary
 from ablation.settings import Metric
 from ablation.study import load_study
@@ -101,6 +101,22 @@ def test_cells_are_means_over_seeds(tmp_path, demo_study):
     table = main_table(results)
     assert table["rows"][0]["cells"][0] == "pretrained" and "1.200" in table["rows"][0]["cells"]
     assert [row["kind"] for row in table["rows"]] == ["before", "", "baseline", "", "", "", ""]
+
+
+def test_costs_of_a_cell(tmp_path, demo_study):
+    _, results = write_study(tmp_path, demo_study)
+    table = cost_table(results)
+    row = dict(zip(table["head"], table["rows"][1]["cells"], strict=True))
+    assert row == {
+        "strategy": "A",
+        "rank": "16",
+        "trained": "160",
+        "share": "16.00%",
+        "memory, GiB": "1.600 ± 0.000",
+        "step, s": "0.100 ± 0.000",
+        "samples/s": "–",
+        "final loss": "1.000 ± 0.000",
+    }
 
 
 def test_no_run_is_dropped_whatever_became_of_it(tmp_path, demo_study):

@@ -89,13 +89,11 @@ def loss_curves(results: Results, histories: Mapping[str, pd.DataFrame]) -> str 
     return _svg(figure)
 
 
-def before_and_after(results: Results, items: pd.DataFrame) -> str | None:
+def before_and_after(results: Results, items: pd.DataFrame) -> str:
     """The primary metric of each held-out item, before and after fine-tuning, by strategy.
 
     ``items`` has the columns item, strategy, value and before, a row a run and item.
     """
-    if items.empty:
-        return None
     names = list(dict.fromkeys(items["item"]))
     figure, axes = _figure()
     looks = _looks(results)
@@ -126,7 +124,7 @@ def before_and_after(results: Results, items: pd.DataFrame) -> str | None:
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(_label(results))
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(looks) + 1, markerscale=0.5)
     return _svg(figure)
 
 

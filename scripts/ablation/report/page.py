@@ -34,9 +34,11 @@ def report_page(results: Results, name: str, folder: Path) -> str:
         scale=results.study.scale,
         summary=words.summary(results),
         main=tables.main_table(results),
-        figures=_figures(results, folder, items),
-        items=None if items.empty else tables.item_table(results, items),
+        costs=tables.cost_table(results),
+        figures=_figures(results, folder),
+        items=_item_section(results, items),
         metric=results.primary,
+        memory_kind=results.memory_kind,
         notes=_notes(contents),
         views=_views(results, folder),
         runs=tables.run_table(results),
@@ -70,19 +72,24 @@ def _items(results: Results, contents: Mapping[str, dict[str, Any]]) -> pd.DataF
     return pd.DataFrame(rows, columns=["item", "strategy", "value", "before"])
 
 
-def _figures(results: Results, folder: Path, items: pd.DataFrame) -> list[dict[str, str]]:
+def _figures(results: Results, folder: Path) -> list[dict[str, str]]:
     paths = {run: folder / "runs" / run / "history.csv" for run in results.runs["run"]}
     histories = {run: pd.read_csv(path) for run, path in paths.items() if path.is_file() and path.stat().st_size}
     label = results.primary.label
     memory = figures.quality_against_memory(results)
     loss = figures.loss_curves(results, histories)
-    items_drawn = figures.before_and_after(results, items)
     drawn = [
         ("Quality against memory", f"Each point is a cell: mean over its seeds, with the 95 % t interval of {label}.", memory),
         ("Training loss", "Mean over the seeds of a cell, smoothed over a tenth of the steps; the band is their range.", loss),
-        ("Each held-out item", "The bar is the pretrained model, the marks are runs.", items_drawn),
     ]
     return [{"title": title, "caption": caption, "svg": svg} for title, caption, svg in drawn if svg]
+
+
+def _item_section(results: Results, items: pd.DataFrame) -> dict[str, Any] | None:
+    """Table and figure of the held-out items; None where no run was evaluated."""
+    if items.empty:
+        return None
+    return {"table": tables.item_table(results, items), "svg": figures.before_and_after(results, items)}
 
 
 def _views(results: Results, folder: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from ablation.study import Study
 
 MEMORY = "memory.peak_allocated_gib"
 STEP_TIME = "time.step_median_s"
+THROUGHPUT = "time.samples_per_s"
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """Tables of the report as rows of ready text."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from ablation.report.results import MEMORY, STEP_TIME, CellResult, Results
+from ablation.report.results import MEMORY, STEP_TIME, THROUGHPUT, CellResult, Results
 from ablation.report.statistics import Estimate, estimate
 from ablation.settings import Metric
 
@@ -22,50 +21,55 @@ def shown(found: Estimate | None, digits: int) -> str:
 
 
 def main_table(results: Results) -> dict[str, Any]:
-    """A row a cell: what it trains, what it costs, what it reaches. The pretrained model stands first."""
+    """A row a cell: every metric with its interval, and how its runs ended. The pretrained model stands first."""
     metrics = [m for m in results.metrics if f"metric.{m.name}" in results.runs]
-    names = ["strategy" if axis == "strategy" else axis.rsplit(".", 1)[-1] for axis in results.varying]
-    head = [
-        *names,
-        "trained",
-        "share",
-        "memory, GiB",
-        "step, s",
-        "final loss",
-        *(m.label + (f", {m.unit}" if m.unit else "") + (" ↓" if m.lower_is_better else " ↑") for m in metrics),
-        "runs",
-    ]
-    before = ["pretrained", *[""] * (len(names) - 1), "", "", "", "", "", *(_before(results, m) for m in metrics), ""]
+    axes = _axis_names(results)
+    units = [f", {m.unit}" if m.unit else "" for m in metrics]
+    arrows = ["↓" if m.lower_is_better else "↑" for m in metrics]
+    head = [*axes, *(f"{m.label}{u} {a}" for m, u, a in zip(metrics, units, arrows, strict=True)), "runs"]
     best = {metric.name: _best_mean(results, metric) for metric in metrics}
+    before = ["pretrained", *[""] * (len(axes) - 1), *(_before(results, m) for m in metrics), ""]
     rows = [{"cells": before, "kind": "before"}]
     for cell in results.cells:
-        rows.append({"cells": _row(results, cell, metrics, best), "kind": "baseline" if results.is_baseline(cell) else ""})
-    return {"head": head, "rows": rows, "text_columns": len(names)}
-
-
-def _row(results: Results, cell: CellResult, metrics: Sequence[Metric], best: dict[str, float | None]) -> list[Any]:
-    trained, total = (cell.runs[name].dropna() for name in ("trainable_params", "total_params"))
-    axes = [NONE if value is None else str(value) for value in cell.axes.values()]
-    values = [cell.estimate(f"metric.{metric.name}") for metric in metrics]
-    outcomes = cell.outcomes
-    runs = (
-        str(sum(outcomes.values()))
-        if set(outcomes) == {"completed"}
-        else ", ".join(f"{n} {name}" for name, n in outcomes.items())
-    )
-    return [
-        *axes,
-        f"{int(trained.iloc[0]):,}",
-        f"{trained.iloc[0] / total.iloc[0]:.2%}",
-        shown(cell.estimate(MEMORY), 3),
-        shown(cell.estimate(STEP_TIME), 3),
-        shown(cell.estimate("final_loss"), 3),
-        *(
+        values = [(metric, cell.estimate(f"metric.{metric.name}")) for metric in metrics]
+        cells = [
             {"text": shown(value, metric.digits), "best": value is not None and value.mean == best[metric.name]}
-            for metric, value in zip(metrics, values, strict=True)
-        ),
-        runs,
-    ]
+            for metric, value in values
+        ]
+        rows.append({"cells": [*_axis_values(cell), *cells, _ended(cell)], "kind": _kind(results, cell)})
+    return {"head": head, "rows": rows, "text_columns": len(axes)}
+
+
+def cost_table(results: Results) -> dict[str, Any]:
+    """A row a cell: what it trains, and what that costs."""
+    axes = _axis_names(results)
+    head = [*axes, "trained", "share", "memory, GiB", "step, s", "samples/s", "final loss"]
+    rows = []
+    for cell in results.cells:
+        trained, total = (cell.runs[name].dropna() for name in ("trainable_params", "total_params"))
+        sizes = [f"{int(trained.iloc[0]):,}", f"{trained.iloc[0] / total.iloc[0]:.2%}"]
+        costs = [shown(cell.estimate(column), 3) for column in (MEMORY, STEP_TIME, THROUGHPUT, "final_loss")]
+        rows.append({"cells": [*_axis_values(cell), *sizes, *costs], "kind": _kind(results, cell)})
+    return {"head": head, "rows": rows, "text_columns": len(axes)}
+
+
+def _axis_names(results: Results) -> list[str]:
+    return [axis.rsplit(".", 1)[-1] for axis in results.varying]
+
+
+def _axis_values(cell: CellResult) -> list[str]:
+    return [NONE if value is None else str(value) for value in cell.axes.values()]
+
+
+def _kind(results: Results, cell: CellResult) -> str:
+    return "baseline" if results.is_baseline(cell) else ""
+
+
+def _ended(cell: CellResult) -> str:
+    """``3``, or ``2 completed, 1 oom`` where not all runs completed."""
+    if set(cell.outcomes) == {"completed"}:
+        return str(len(cell.runs))
+    return ", ".join(f"{count} {outcome}" for outcome, count in cell.outcomes.items())
 
 
 def _before(results: Results, metric: Metric) -> str:
