@@ -68,15 +68,27 @@ def point_loss(
     return _dense_loss(predicted, confidence, target, masks, quantile, weight, _normal_loss, scales=3)
 
 
-def _dense_loss(predicted, confidence, target, masks, quantile, weight, shape_loss, scales) -> dict[str, Tensor]:
-    target = torch.where(masks[..., None], target, 0)  # the holes of a depth map may hold Inf
+def value_loss(
+    predicted: Tensor,
+    confidence: Tensor,
+    target: Tensor,
+    masks: Tensor,
+    quantile: float | None,
+    weight: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The terms ``conf`` and ``reg`` of a map [B, S, H, W, C]: everything but its shape."""
     error = _bounded(_distance(torch.where(masks[..., None], predicted - target, 0)))
     if weight is not None:
         error = error * weight
     conf = _bounded(error * confidence - CONFIDENCE_ALPHA * confidence.log())
+    return {"conf": _filtered_mean(conf, masks, quantile), "reg": _filtered_mean(error, masks, quantile)}
+
+
+def _dense_loss(predicted, confidence, target, masks, quantile, weight, shape_loss, scales) -> dict[str, Tensor]:
+    target = torch.where(masks[..., None], target, 0)  # the holes of a depth map may hold Inf
     flat = [x.flatten(0, 1) for x in (predicted, target, masks)]
     grad = sum(shape_loss(*(x[:, :: 2**s, :: 2**s] for x in flat)) for s in range(scales)) / scales
-    terms = {"conf": _filtered_mean(conf, masks, quantile), "reg": _filtered_mean(error, masks, quantile), "grad": grad}
+    terms = {**value_loss(predicted, confidence, target, masks, quantile, weight), "grad": grad}
     enough = masks.sum() >= MIN_BATCH_PIXELS
     return {name: torch.where(enough, term, 0 * term) for name, term in terms.items()}
 

@@ -27,6 +27,11 @@ def align(predicted: Tensor, truth: Tensor, method: str) -> Tensor:
     return predicted * scale.to(predicted.dtype)
 
 
+def constant_depth(truth: Tensor) -> Tensor:
+    """The prediction of who has seen nothing, after alignment: the median of ``truth`` [S, H, W] (0: unknown) everywhere."""
+    return torch.full_like(truth, truth[truth > 0].median().item())
+
+
 def depth_metrics(predicted: Tensor, truth: Tensor, regions: Tensor) -> list[dict[str, float]]:
     """Metrics of each image of [S, H, W] maps, overall and by region; a region without pixels has none."""
     rows = []

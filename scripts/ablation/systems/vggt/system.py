@@ -16,7 +16,7 @@ from ablation.systems.vggt.data.eth3d import missing_scenes
 from ablation.systems.vggt.data.scene import prepare_scene
 from ablation.systems.vggt.geometry import normalise, unproject
 from ablation.systems.vggt.losses import camera_loss, depth_loss
-from ablation.systems.vggt.metrics import align, depth_metrics, mean_of, pose_auc, pose_errors
+from ablation.systems.vggt.metrics import align, constant_depth, depth_metrics, mean_of, pose_auc, pose_errors
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.pictures import save_panel
 from ablation.systems.vggt.pose import decode_pose
@@ -66,12 +66,13 @@ class System:
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Depth and pose metrics on the held-out sequences, overall and by scene; panels of some views in ``out``."""
         samples, settings = self.samples(folders, train=False), self.settings.evaluation
-        images, items, errors = [], {}, []
+        images, flat, items, errors = [], [], {}, []
         wanted = _spread(len(samples), settings.pictures)
         for index in range(len(samples)):
             sample = samples[Draw(seed=0, epoch=0, batch=0, index=index)]
             scene, names = samples.names(index)
             predicted, extrinsics = self._predict(model, sample["images"].to(device))
+            flat += depth_metrics(constant_depth(sample["truth"]), sample["truth"], sample["regions"])
             predicted = align(predicted, sample["truth"], settings.alignment)
             rows = depth_metrics(predicted, sample["truth"], sample["regions"])
             pair = pose_errors(extrinsics, sample["extrinsics"])
@@ -96,6 +97,9 @@ class System:
                 "alignment": f"{settings.alignment}, one scale a sequence",
                 "images": str(len(images)),
                 "split": f"by {self.settings.data.split.by}",
+                "a constant depth for every sequence would have": "MAE {depth_mae:.3f} m, AbsRel {depth_absrel:.3f}".format(
+                    **mean_of(flat)
+                ),
             },
         )
 

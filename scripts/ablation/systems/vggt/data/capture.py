@@ -19,13 +19,13 @@ from skimage import data
 from ablation.errors import UserError
 from ablation.systems.vggt.data.eth3d import CALIBRATIONS, DISTORTED
 from ablation.systems.vggt.data.render import Film, World
-from ablation.systems.vggt.data.worlds import courtyard, facade, walk_past
+from ablation.systems.vggt.data.worlds import BRICK, DEMO_PHOTOS, Album, Palette, courtyard, facade, walk_past
 
 HEIGHT, WIDTH = 320, 480
 VIEWS = 8
 FISHEYE = [340.0, 340.0, WIDTH / 2, HEIGHT / 2, -0.03, 0.01, 0.001, -0.001, 0.0, 0.0, 0.0, 0.0]  # THIN_PRISM_FISHEYE
 
-BUILDINGS: dict[str, tuple[Callable[[np.random.Generator], World], int, float]] = {  # maker, seed, metres to the camera
+BUILDINGS: dict[str, tuple[Callable[[Album, Palette], World], int, float]] = {  # maker, seed, metres to the camera
     "townhouse": (facade, 11, 7.0),
     "arcade": (facade, 12, 6.0),
     "courtyard": (courtyard, 13, 6.5),
@@ -50,7 +50,7 @@ def capture(scene: str, out: Path) -> None:
 def _capture_building(folder: Path, scene: str) -> None:
     make, seed, distance = BUILDINGS[scene]
     rng = np.random.default_rng(seed)
-    world = make(rng)
+    world = make(Album(DEMO_PHOTOS, rng), BRICK)
     poses = walk_past(rng, VIEWS, distance, span=4.0)
     camera = pycolmap.Camera(model="THIN_PRISM_FISHEYE", width=WIDTH, height=HEIGHT, params=FISHEYE, camera_id=1)
     film = Film(camera.cam_from_img, HEIGHT, WIDTH, FISHEYE[0])

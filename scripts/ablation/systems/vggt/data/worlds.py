@@ -1,7 +1,11 @@
-"""Worlds built from real photographs: buildings for the demo study, and clutter for pretraining its base model.
+"""Buildings covered with real photographs, and the path of someone who photographs them.
 
-The photographs come with scikit-image (no download). Those on the demo's buildings are kept out of pretraining.
+The photographs come with scikit-image (no download). Those of the demo study and those its base model is pretrained on are
+two disjoint sets.
 """
+
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +13,8 @@ from skimage import color, data
 
 from ablation.systems.vggt.data.render import Texture, World
 
-BUILDING_PHOTOS = ("brick", "gravel", "grass", "chelsea", "rocket")
-CLUTTER_PHOTOS = (
+DEMO_PHOTOS = ("brick", "gravel", "grass", "chelsea", "rocket")
+PRETRAINING_PHOTOS = (
     "astronaut",
     "coffee",
     "camera",
@@ -30,6 +34,7 @@ TINTS = {
 }  # these three are grey
 
 
+@cache
 def photograph(name: str) -> NDArray[np.uint8]:
     """One of scikit-image's photographs as uint8 [H, W, 3]."""
     image = getattr(data, name)()
@@ -57,17 +62,29 @@ class Album:
         return Texture(np.clip(crop * tint, 0, 255))
 
 
-def facade(rng: np.random.Generator) -> World:
-    """A street front: a brick wall with recessed windows, pilasters, a pavement and a sign before it."""
-    album, world = Album(BUILDING_PHOTOS, rng), World()
+class Palette(NamedTuple):
+    """Names of the photographs that cover a building."""
+
+    wall: str
+    stone: str
+    lawn: str
+    windows: tuple[str, ...]
+
+
+BRICK = Palette("brick", "gravel", "grass", ("chelsea", "rocket", "grass"))
+
+
+def facade(album: Album, palette: Palette) -> World:
+    """A street front: a wall with recessed windows, a pavement and boxes before it."""
+    rng, world = album.rng, World()
     columns, rows = int(rng.integers(3, 5)), 2
     width, height, depth = rng.uniform(8, 10), rng.uniform(5, 6), rng.uniform(0.5, 0.9)
     x0, y0 = -width / 2, -height + 1.6
     cell_w, cell_h = width / columns, height / rows
     for i in range(columns):
         for j in range(rows):
-            _bay(world, album, x0 + i * cell_w, y0 + j * cell_h, cell_w, cell_h, depth)
-    world.add([x0 - 1, 1.6, -6], [width + 2, 0, 0], [0, 0, 6 + depth], album.texture("gravel"), 0.9)
+            _bay(world, album, palette, x0 + i * cell_w, y0 + j * cell_h, cell_w, cell_h, depth)
+    world.add([x0 - 1, 1.6, -6], [width + 2, 0, 0], [0, 0, 6 + depth], album.texture(palette.stone), 0.9)
     for _ in range(int(rng.integers(2, 4))):
         size = rng.uniform([0.4, 0.8, 0.4], [0.8, 2.2, 0.8])
         centre = np.array([rng.uniform(-0.4, 0.4) * width, 1.6 - size[1] / 2, -rng.uniform(0.8, 2.2)])
@@ -75,77 +92,42 @@ def facade(rng: np.random.Generator) -> World:
     return world
 
 
-def _bay(world: World, album: Album, x: float, y: float, w: float, h: float, depth: float) -> None:
+def _bay(world: World, album: Album, palette: Palette, x: float, y: float, w: float, h: float, depth: float) -> None:
     """One bay of a facade: four strips of wall around a window set back by ``depth``, with its reveals."""
     rng = album.rng
     ww, wh = w * rng.uniform(0.4, 0.6), h * rng.uniform(0.45, 0.6)
     wx, wy = x + (w - ww) / 2, y + (h - wh) / 2
-    wall = {"texture": album.texture("brick", 0.35), "shade": rng.uniform(0.85, 1.05)}
+    wall = {"texture": album.texture(palette.wall, 0.35), "shade": rng.uniform(0.85, 1.05)}
     world.add([x, y, 0], [w, 0, 0], [0, wy - y, 0], **wall)
     world.add([x, wy + wh, 0], [w, 0, 0], [0, y + h - wy - wh, 0], **wall)
     world.add([x, wy, 0], [wx - x, 0, 0], [0, wh, 0], **wall)
     world.add([wx + ww, wy, 0], [x + w - wx - ww, 0, 0], [0, wh, 0], **wall)
-    world.add([wx, wy, depth], [ww, 0, 0], [0, wh, 0], album.texture(rng.choice(["chelsea", "rocket", "grass"])), 0.8)
-    reveal = {"texture": album.texture("gravel", 0.3), "shade": 0.7}
+    world.add([wx, wy, depth], [ww, 0, 0], [0, wh, 0], album.texture(str(rng.choice(palette.windows))), 0.8)
+    reveal = {"texture": album.texture(palette.stone, 0.3), "shade": 0.7}
     world.add([wx, wy, 0], [0, 0, depth], [0, wh, 0], **reveal)
     world.add([wx + ww, wy, depth], [0, 0, -depth], [0, wh, 0], **reveal)
     world.add([wx, wy, 0], [ww, 0, 0], [0, 0, depth], **reveal)
     world.add([wx, wy + wh, depth], [ww, 0, 0], [0, 0, -depth], **reveal)
 
 
-def courtyard(rng: np.random.Generator) -> World:
-    """Two facades in a corner around a grass court with crates."""
-    album, world = Album(BUILDING_PHOTOS, rng), World()
+def courtyard(album: Album, palette: Palette) -> World:
+    """A facade and two side walls around a lawn with crates."""
+    rng, world = album.rng, World()
     width, height, depth = rng.uniform(6, 8), rng.uniform(4.5, 5.5), rng.uniform(0.4, 0.7)
     y0 = -height + 1.6
     for i in range(3):
-        _bay(world, album, -width / 2 + i * width / 3, y0, width / 3, height, depth)
+        _bay(world, album, palette, -width / 2 + i * width / 3, y0, width / 3, height, depth)
     side = rng.uniform(3.5, 5)
     for sign in (-1, 1):
         for k in range(2):
             corner = [sign * width / 2, y0, -k * side / 2]
-            world.add(corner, [0, 0, -side / 2], [0, height, 0], album.texture("brick", 0.4), 0.75 + 0.1 * k)
-    world.add([-width / 2, 1.6, -side], [width, 0, 0], [0, 0, side], album.texture("grass", 0.6), 0.95)
+            world.add(corner, [0, 0, -side / 2], [0, height, 0], album.texture(palette.wall, 0.4), 0.75 + 0.1 * k)
+    world.add([-width / 2, 1.6, -side], [width, 0, 0], [0, 0, side], album.texture(palette.lawn, 0.6), 0.95)
     for _ in range(int(rng.integers(3, 5))):
         size = rng.uniform([0.5, 0.5, 0.5], [1.1, 1.3, 1.1])
         centre = np.array([rng.uniform(-0.35, 0.35) * width, 1.6 - size[1] / 2, -rng.uniform(0.8, 0.6 * side)])
         world.add_box(centre, size, rng.uniform(0, np.pi), [album.texture() for _ in range(3)])
     return world
-
-
-def clutter(album: Album) -> World:
-    """A room of random size with pictures hanging in it at all angles and boxes on its floor."""
-    rng, world = album.rng, World()
-    width, height, back = rng.uniform(4, 12), rng.uniform(3, 7), rng.uniform(0, 4)
-    floor = rng.uniform(1, 2)
-    left, top = -width / 2, floor - height
-    near = -9.0
-    world.add([left, top, back], [width, 0, 0], [0, height, 0], album.texture(), rng.uniform(0.6, 1.1))
-    world.add([left, floor, back], [width, 0, 0], [0, 0, near - back], album.texture(), rng.uniform(0.6, 1.1))
-    if rng.random() < 0.5:
-        world.add([left, top, near], [width, 0, 0], [0, 0, back - near], album.texture(), rng.uniform(0.5, 1))
-    for side in (-1, 1):
-        if rng.random() < 0.7:
-            world.add([side * width / 2, top, back], [0, 0, near - back], [0, height, 0], album.texture(), rng.uniform(0.5, 1))
-    for _ in range(int(rng.integers(1, 6))):
-        size = rng.uniform(0.4, 2.5, 3)
-        centre = np.array([rng.uniform(-0.4, 0.4) * width, floor - size[1] / 2, rng.uniform(-3.5, back)])
-        world.add_box(centre, size, rng.uniform(0, np.pi), [album.texture() for _ in range(3)], rng.uniform(0.7, 1.1))
-    for _ in range(int(rng.integers(0, 5))):
-        _floating_picture(world, album, width, floor, back)
-    return world
-
-
-def _floating_picture(world: World, album: Album, width: float, floor: float, back: float) -> None:
-    rng = album.rng
-    yaw, pitch = rng.uniform(-1, 1), rng.uniform(-0.5, 0.5)
-    right = np.array([np.cos(yaw), 0, np.sin(yaw)])
-    down = np.cross(np.array([-np.sin(yaw), 0, np.cos(yaw)]), right) * np.cos(pitch) + np.sin(pitch) * np.array(
-        [-np.sin(yaw), 0, np.cos(yaw)]
-    )
-    size = rng.uniform(0.5, 2, 2)
-    corner = np.array([rng.uniform(-0.45, 0.45) * width, floor - rng.uniform(0.5, 3), rng.uniform(-4, back)])
-    world.add(corner, right * size[0], down * size[1], album.texture(), rng.uniform(0.7, 1.1))
 
 
 def look_at(eye, target, roll: float = 0.0) -> NDArray[np.float64]:
