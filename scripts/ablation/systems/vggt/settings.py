@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 from ablation.parts import Part
 from ablation.settings import Fraction, Metric, Name, Settings, Strict
 
-PHOTO_SCENES = ("motorcycle", "townhouse", "arcade", "courtyard", "cloister")
+PHOTO_SCENES = ("motorcycle", "library", "studio", "parlour", "gallery")
 
 
 class Transformer(Strict):

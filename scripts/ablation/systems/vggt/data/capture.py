@@ -1,12 +1,11 @@
 """The demo's scenes, made from real photographs and written as ETH3D scenes.
 
 ``motorcycle`` is the Middlebury 2014 stereo pair with its measured disparity (Scharstein et al., GCPR 2014; shipped with
-scikit-image). The others are buildings covered with photographs, photographed by a fisheye camera and reconstructed by
+scikit-image). The others are rooms covered with photographs, photographed by a fisheye camera and reconstructed by
 COLMAP: their cameras and points are what structure from motion made of the pictures.
 """
 
 import zlib  # noqa: F401  (before pycolmap)
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,18 +17,18 @@ from skimage import data
 
 from ablation.errors import UserError
 from ablation.systems.vggt.data.eth3d import CALIBRATIONS, DISTORTED
-from ablation.systems.vggt.data.render import Film, World
-from ablation.systems.vggt.data.worlds import BRICK, DEMO_PHOTOS, Album, Palette, courtyard, facade, walk_past
+from ablation.systems.vggt.data.render import Film
+from ablation.systems.vggt.data.worlds import BRICK, DEMO_PHOTOS, Album, room, walk_past
 
 HEIGHT, WIDTH = 320, 480
 VIEWS = 8
 FISHEYE = [340.0, 340.0, WIDTH / 2, HEIGHT / 2, -0.03, 0.01, 0.001, -0.001, 0.0, 0.0, 0.0, 0.0]  # THIN_PRISM_FISHEYE
 
-BUILDINGS: dict[str, tuple[Callable[[Album, Palette], World], int, float]] = {  # maker, seed, metres to the camera
-    "townhouse": (facade, 11, 7.0),
-    "arcade": (facade, 12, 6.0),
-    "courtyard": (courtyard, 13, 6.5),
-    "cloister": (courtyard, 14, 6.0),
+ROOMS: dict[str, tuple[int, float]] = {  # seed, metres to the camera
+    "library": (21, 5.5),
+    "studio": (22, 5.0),
+    "parlour": (23, 5.2),
+    "gallery": (24, 5.4),
 }
 
 MOTORCYCLE_FOCAL, MOTORCYCLE_CENTRE = 994.978, (311.193, 254.877)  # pixels
@@ -44,13 +43,13 @@ def capture(scene: str, out: Path) -> None:
     if scene == "motorcycle":
         _capture_motorcycle(folder)
     else:
-        _capture_building(folder, scene)
+        _capture_room(folder, scene)
 
 
-def _capture_building(folder: Path, scene: str) -> None:
-    make, seed, distance = BUILDINGS[scene]
+def _capture_room(folder: Path, scene: str) -> None:
+    seed, distance = ROOMS[scene]
     rng = np.random.default_rng(seed)
-    world = make(Album(DEMO_PHOTOS, rng), BRICK)
+    world = room(Album(DEMO_PHOTOS, rng), BRICK)
     poses = walk_past(rng, VIEWS, distance, span=4.0)
     camera = pycolmap.Camera(model="THIN_PRISM_FISHEYE", width=WIDTH, height=HEIGHT, params=FISHEYE, camera_id=1)
     film = Film(camera.cam_from_img, HEIGHT, WIDTH, FISHEYE[0])

@@ -1,4 +1,4 @@
-"""Buildings covered with real photographs, and the path of someone who photographs them.
+"""Buildings and rooms covered with real photographs, and the path of someone who photographs them.
 
 The photographs come with scikit-image (no download). Those of the demo study and those its base model is pretrained on are
 two disjoint sets.
@@ -127,6 +127,32 @@ def courtyard(album: Album, palette: Palette) -> World:
         size = rng.uniform([0.5, 0.5, 0.5], [1.1, 1.3, 1.1])
         centre = np.array([rng.uniform(-0.35, 0.35) * width, 1.6 - size[1] / 2, -rng.uniform(0.8, 0.6 * side)])
         world.add_box(centre, size, rng.uniform(0, np.pi), [album.texture() for _ in range(3)])
+    return world
+
+
+def room(album: Album, palette: Palette) -> World:
+    """A room from inside: walls with pictures, a floor and a ceiling, furniture along the walls."""
+    rng, world = album.rng, World()
+    width, height, length, floor = rng.uniform(6, 7.5), rng.uniform(3, 3.6), 8.0, 1.6
+    left, top = -width / 2, floor - height
+    for k in range(2):
+        world.add([left + k * width / 2, top, 0], [width / 2, 0, 0], [0, height, 0], album.texture(palette.wall, 0.4))
+    for side in (-1, 1):
+        for k in range(3):
+            corner = [side * width / 2, top, -k * length / 3]
+            world.add(corner, [0, 0, -length / 3], [0, height, 0], album.texture(palette.wall, 0.4), 0.7 + 0.1 * k)
+    for y, photo, shade in ((floor, palette.stone, 0.95), (top, palette.lawn, 0.8)):
+        for k in range(2):
+            corner = [left, y, -(k + 1) * length / 2]
+            world.add(corner, [width, 0, 0], [0, 0, length / 2], album.texture(photo, 0.6), shade)
+    for _ in range(int(rng.integers(2, 4))):
+        size = rng.uniform(0.7, 1.3, 2)
+        corner = [rng.uniform(0.9 * left, -0.9 * left - size[0]), rng.uniform(top + 0.2, 0.2 - size[1] / 2), -0.05]
+        world.add(corner, [size[0], 0, 0], [0, size[1], 0], album.texture(str(rng.choice(palette.windows))))
+    for _ in range(int(rng.integers(2, 5))):
+        size = rng.uniform([0.5, 0.4, 0.4], [1.3, 1.1, 0.9])
+        centre = np.array([rng.uniform(-0.42, 0.42) * width, floor - size[1] / 2, -rng.uniform(0.5, 2)])
+        world.add_box(centre, size, rng.uniform(-0.3, 0.3), [album.texture() for _ in range(3)])
     return world
 
 
