@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from scenes import write_scene
 
 from ablation.study import Study, load_study
@@ -16,6 +17,8 @@ STUDY = ROOT / "config/studies/vggt-eth3d.yaml"
 PARITY = Path(__file__).parent / "data/parity"
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a test never asserts a time
+settings.load_profile("untimed")
 
 
 @pytest.fixture

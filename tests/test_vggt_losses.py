@@ -25,7 +25,7 @@ def intrinsics(count=3, f=40.0):
     return torch.tensor([[f, 0, 14.5], [0, f * 1.1, 11.5], [0, 0, 1]]).repeat(1, count, 1, 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEEDS)
 def test_quaternions_agree_with_scipy(seed):
     rotation = random_pose(np.random.default_rng(seed))[0, :, :, :3]
@@ -36,7 +36,7 @@ def test_quaternions_agree_with_scipy(seed):
     torch.testing.assert_close(rotation_of(3 * found), rotation, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS)
 def test_pose_encoding_round_trip(seed):
     extrinsics, k = random_pose(np.random.default_rng(seed)), intrinsics()
@@ -57,7 +57,7 @@ def test_unprojected_points_project_back():
     torch.testing.assert_close(camera[..., 2], depths, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS, st.floats(0.1, 10))
 def test_normalisation_forgets_place_and_unit(seed, scale):
     """Moving the world and changing its unit gives the same ground truth."""

@@ -14,7 +14,7 @@ from peft import PeftConfig
 
 MICRO = [
     "studies=vggt-eth3d",
-    "data={scenes: [townhouse, motorcycle], split: {test: [motorcycle]}}",
+    "data={scenes: [library, motorcycle], split: {test: [motorcycle]}}",
     "training={steps: 3}",
     "sweep={strategy: [A, C], rank: 4, seed: 0}",
 ]
