@@ -26,7 +26,7 @@ def main_table(results: Results) -> dict[str, Any]:
     axes = _axis_names(results)
     units = [f", {m.unit}" if m.unit else "" for m in metrics]
     arrows = ["↓" if m.lower_is_better else "↑" for m in metrics]
-    head = [*axes, *(f"{m.label}{u} {a}" for m, u, a in zip(metrics, units, arrows, strict=True)), "runs"]
+    head = [*axes, *(f"{m.label}{u}\N{NO-BREAK SPACE}{a}" for m, u, a in zip(metrics, units, arrows, strict=True)), "runs"]
     best = {metric.name: _best_mean(results, metric) for metric in metrics}
     before = ["pretrained", *[""] * (len(axes) - 1), *(_before(results, m) for m in metrics), ""]
     rows = [{"cells": before, "kind": "before"}]
