@@ -108,7 +108,7 @@ def test_a_new_rank_runs_only_its_runs(finished, project):
 
 
 def test_a_changed_value_reruns_the_runs_it_touches(finished, project):
-    changed = [*MICRO, "strategies={C: {lr: 0.002}}"]
+    changed = [*MICRO, "strategies={C: {lr: 0.005}}"]
     snakemake(project, "plan", config=changed)
     planned = jobs(snakemake(project, "-n", config=changed))
     assert planned["train_run"] == 1 and "prepare_part" not in planned
