@@ -43,7 +43,7 @@ format: install  ## format the code
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py
 
-pretrain: install  ## pretrain the demo's base model again (over an hour)
+pretrain: install  ## pretrain the demo's base model again (50 minutes)
 	$(BIN)/python scripts/pretrain_vggt.py --output resources/vggt-demo.safetensors
 
 clean:  ## remove what the demo made

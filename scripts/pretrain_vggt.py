@@ -1,6 +1,6 @@
 """Pretrain the demo's small VGGT on rendered worlds, and write its weights (fp16 safetensors).
 
-The committed ``resources/vggt-demo.safetensors`` came from ``make pretrain`` (over an hour on two CPU cores). The demo study's
+The committed ``resources/vggt-demo.safetensors`` came from ``make pretrain`` (50 minutes on two CPU cores). The demo study's
 photographs are kept out of these worlds, so that fine-tuning has something to learn.
 """
 
