@@ -1,0 +1,225 @@
+"""The life of every storage during a step, recorded while the step runs: on fake tensors, so that it costs no memory.
+
+Fake tensors live on the CPU and take CUDA's place. What CUDA does differently is in :mod:`ablation.vram.cuda`.
+"""
+
+import sys
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.autograd.graph import _engine_run_backward
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ablation.vram.hidden import HIDDEN
+
+KINDS = (
+    "frozen_weights",
+    "trained_weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "temporaries",
+    "batch",
+    "workspace",
+)
+KIND = {name: number for number, name in enumerate(KINDS)}
+
+aten = torch.ops.aten
+GEMMS = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default}
+DRAWS = {aten.rand.default, aten.randint.default, aten.randint.low}
+COMPARISONS = {aten.gt.Scalar, aten.ge.Scalar, aten.lt.Scalar, aten.le.Scalar}
+ENGINE = _engine_run_backward.__code__
+ENGINE_REFERENCES = 4  # of a gradient that nobody but autograd's engine holds, seen from a dispatch mode
+
+
+class Mark(NamedTuple):
+    """``phase`` begins before event number ``event``."""
+
+    event: int
+    phase: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Allocations and frees in order.
+
+    ``events``: i + 1 allocates storage i, -(i + 1) frees it. ``sizes``: bytes of each storage. ``kinds``: its number in
+    :data:`KINDS`. The first ``existing`` events are what was there before the step.
+    """
+
+    events: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    marks: tuple[Mark, ...]
+    existing: int
+
+
+class Tracer(TorchDispatchMode):
+    """While active, records every storage from its first appearance to its last reference.
+
+    ``workspace``: bytes that PyTorch gives a cuBLAS handle at its first use. Backward passes run on a thread of their own,
+    with a handle of its own.
+    """
+
+    def __init__(self, workspace: int = 0):
+        super().__init__()
+        self._workspace = workspace
+        self._threads: set[bool] = set()
+        self._backward = False
+        self._known: dict[int, tuple[int, weakref.ref]] = {}  # storage -> its number
+        self._events: list[int] = []
+        self._sizes: list[int] = []
+        self._kinds: list[int] = []
+        self._marks: list[Mark] = []
+        self._existing = 0
+        self._recording = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled; the wrapper costs more than the recording
+
+    def add(self, tensors: Iterable[Tensor], kind: str) -> None:
+        """Record what is there before the step."""
+        for tensor in tensors:
+            self.label([tensor], kind)
+        self._existing = len(self._events)
+
+    def label(self, tensors: Iterable[Tensor], kind: str) -> None:
+        """Say what kind of memory the storages of ``tensors`` are."""
+        for tensor in tensors:
+            self._kinds[self._number(tensor)] = KIND[kind]
+
+    def mark(self, phase: str) -> None:
+        """``phase`` begins; in that named ``backward`` autograd's engine runs."""
+        self._marks.append(Mark(len(self._events), phase))
+        self._backward = phase == "backward"
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is not recorded."""
+        self._recording = False
+        try:
+            yield
+        finally:
+            self._recording = True
+
+    def trace(self) -> Trace:
+        """What was recorded so far."""
+        events, kinds = np.array(self._events, np.int32), np.array(self._kinds, np.uint8)
+        return Trace(events, np.array(self._sizes, np.int64), kinds, tuple(self._marks), self._existing)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if not self._recording:
+            return function(*args, **(kwargs or {}))
+        if function is aten.add.Tensor and _sums_gradients(args):
+            return aten.add_.Tensor(*args)
+        if function in CONTROL and (known := CONTROL[function](function, args, kwargs or {})) is not None:
+            return known
+        if function in GEMMS and self._backward not in self._threads:
+            self._threads.add(self._backward)
+            self._events.append(self._new(self._workspace, KIND["workspace"]) + 1)
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, Tensor):
+            self._number(out)
+        elif isinstance(out, (tuple, list)):
+            for leaf in out:
+                if isinstance(leaf, Tensor):
+                    self._number(leaf)
+        if function in HIDDEN:
+            self._use(HIDDEN[function](args))
+        return out
+
+    def _number(self, tensor: Tensor) -> int:
+        """Number of the tensor's storage, which is recorded if it is new."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if (known := self._known.get(key)) is not None:
+            return known[0]
+        number = self._new(storage.nbytes(), KIND["temporaries"])
+        self._events.append(number + 1)
+        self._known[key] = number, weakref.ref(storage, lambda _: self._gone(key))
+        return number
+
+    def _new(self, size: int, kind: int) -> int:
+        self._sizes.append(size)
+        self._kinds.append(kind)
+        return len(self._sizes) - 1
+
+    def _gone(self, key: int) -> None:
+        self._events.append(-self._known.pop(key)[0] - 1)
+
+    def _use(self, sizes: list[int]) -> None:
+        """What a kernel takes for itself and gives back when it ends."""
+        numbers = [self._new(size, KIND["temporaries"]) + 1 for size in sizes]
+        self._events += [*numbers, *(-number for number in reversed(numbers))]
+
+
+def _draw(function, args, kwargs):
+    """A single random number is drawn to decide what the host does next: it is a real one."""
+    shape = args[-1]
+    if isinstance(shape, (list, tuple)) and len(shape) == 1 and shape[0] == 1:
+        with unset_fake_temporarily():
+            return function(*args, **kwargs)
+    return None
+
+
+def _compare(function, args, kwargs):
+    """With such a number."""
+    if isinstance(args[0], FakeTensor):
+        return None
+    with unset_fake_temporarily():
+        return function(*args, **kwargs)
+
+
+def _read_back(function, args, kwargs):
+    """A flag that the host reads asks whether something is wrong: it is not."""
+    if not isinstance(args[0], FakeTensor):
+        with unset_fake_temporarily():
+            return function(*args)
+    return False if args[0].dtype == torch.bool else None
+
+
+def _select(function, args, kwargs):
+    """What a mask selects is not known: all of it, at the most."""
+    x, indices = args
+    if any(index is not None and index.dtype == torch.bool for index in indices):
+        whole = [_everything(index) for index in indices]
+        return function(x, [part for parts in whole for part in parts])
+    return None
+
+
+def _everything(index: Tensor | None) -> list[Tensor | None]:
+    if index is None or index.dtype != torch.bool:
+        return [index]
+    return [index.new_empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
+
+
+CONTROL = {
+    **dict.fromkeys(DRAWS, _draw),
+    **dict.fromkeys(COMPARISONS, _compare),
+    aten._local_scalar_dense.default: _read_back,
+    aten.index.Tensor: _select,
+}
+
+
+def _sums_gradients(args: tuple) -> bool:
+    """Whether autograd's engine adds to a gradient that it alone holds.
+
+    It does so in place, but not while a dispatch mode is active (``can_accumulate_inplace`` in torch's input_buffer.cpp).
+    """
+    if not isinstance(args[0], Tensor) or not isinstance(args[1], Tensor):
+        return False
+    return (
+        sys._getframe(2).f_code is ENGINE
+        and args[0]._use_count() <= ENGINE_REFERENCES
+        and args[0].shape == args[1].shape
+        and args[0].dtype == args[1].dtype
+    )
