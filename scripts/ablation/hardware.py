@@ -20,7 +20,7 @@ class Card(Strict):
     memory_gib: PositiveFloat
     """Memory of the card in GiB, as nvidia-smi shows it."""
     usable_gib: PositiveFloat
-    """What CUDA reports as the device's total, in GiB: the capacity in PyTorch's out-of-memory messages. Drivers differ by 0.1."""
+    """What CUDA reports as the device's total, in GiB: the capacity in PyTorch's out-of-memory messages."""
     compute_capability: str
     """CUDA compute capability, such as "8.9"."""
     precisions: tuple[Precision, ...]
