@@ -37,7 +37,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(args.device, run.settings.scale)
     hardware = run.settings.hardware
     budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
-    logging.info("%s", budget)
+    logging.info("budget: %s", budget)
     write_json(args.folder / "manifest.json", manifest(str(device)))
     found = attempt(run, args, device, make_meter(device, budget))
     return {"schema": SCHEMA, "run": run.id, "device": device.type, **found}

@@ -69,11 +69,10 @@ def test_step_clock_leaves_the_warm_up_out():
 
 
 @pytest.mark.gpu
-def test_cuda_meter_sees_an_allocation():
-    device = torch.device("cuda")
-    meter = make_meter(device, PLENTY)
+def test_cuda_meter_sees_an_allocation(gpu):
+    meter = make_meter(gpu, PLENTY)
     meter.mark("forward")
-    block = torch.empty(256 * MIB, dtype=torch.uint8, device=device)
+    block = torch.empty(256 * MIB, dtype=torch.uint8, device=gpu)
     meter.mark("backward")
     del block
     meter.watch_step([])

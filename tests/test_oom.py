@@ -1,6 +1,6 @@
 """Memory has an end: that of the study's card, on whatever device. Reaching it is told from every other error, and recorded."""
 
-import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from ablation.hardware import load_card
 from ablation.vram.budget import CONTEXT_GIB, GIB, Budget, allocator_gib, hold_to_card
 from ablation.vram.live import LiveTensors
 from ablation.vram.measure import CpuMeter, make_meter
-from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory, stated_gib
+from ablation.vram.oom import is_out_of_memory, out_of_memory, stated_gib
 
 MIB = 2**20
 CARD = load_card("rtx4090", ROOT / "config/hardware")
@@ -128,8 +128,23 @@ def test_an_error_without_words_is_recorded_as_well():
 def test_budget_of_a_card_leaves_room_for_the_context():
     assert allocator_gib(CARD) == CARD.usable_gib - CONTEXT_GIB
     budget = hold_to_card("rtx4090", CARD, torch.device("cpu"))
-    assert budget == Budget("rtx4090", allocator_gib(CARD), emulated=True)
+    assert budget == Budget("rtx4090", allocator_gib(CARD), emulated=True) and str(budget) == "23.14 GiB (emulated rtx4090)"
     assert CpuMeter(budget).report().items() >= {"card": "rtx4090", "budget_gib": allocator_gib(CARD), "emulated": True}.items()
+
+
+@pytest.mark.parametrize(
+    ("device_gib", "held_gib", "emulated"),
+    [(139.8, 23.14, True), (24.5, 23.14, True), (24.3, 23.8, False), (23.52, 23.02, False), (15.6, 15.1, False)],
+)
+def test_which_devices_are_capped_and_to_what(monkeypatch, device_gib, held_gib, emulated):
+    """The decision and its arithmetic; that PyTorch obeys is for the tests on a GPU."""
+    fractions = []
+    device = SimpleNamespace(total_memory=int(device_gib * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: fractions.append(told))
+    budget = hold_to_card("rtx4090", CARD, torch.device("cuda"))
+    assert budget == Budget("rtx4090", pytest.approx(held_gib, abs=1e-6), emulated)
+    assert fractions == ([(pytest.approx(23.14 / device_gib), None)] if emulated else [])
 
 
 def test_live_tensors_stop_at_the_limit():
@@ -191,14 +206,6 @@ def test_weights_above_the_budget_do_not_load():
 # --- on a GPU --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def gpu():
-    torch.cuda.empty_cache()
-    yield torch.device("cuda")  # without an index, as the scripts choose it
-    torch.cuda.set_per_process_memory_fraction(1.0)
-    release_memory(torch.device("cuda"))
-
-
 def fill(device, block):
     """Allocate blocks of ``block`` bytes until there is no memory left; the error, and how many there were."""
     blocks, error = [], None
@@ -244,5 +251,3 @@ def test_what_the_message_does_not_state_is_asked_of_the_allocator(gpu):
     held = torch.empty(128 * MIB, dtype=torch.uint8, device=gpu)
     record = out_of_memory(RuntimeError(CUBLAS), meter, 1)
     assert record["requested_gib"] is None and held.nbytes / GIB <= record["allocated_gib"] <= record["reserved_gib"]
-    del held
-    gc.collect()

@@ -165,6 +165,13 @@ def test_out_of_memory_stands_in_place_of_the_numbers(tmp_path):
     assert [costs["B", "16"][name] for name in numbers] == ["OOM (predicted)"] * 4
 
 
+def test_a_study_of_nothing_but_oom_still_says_so_in_its_main_table(tmp_path):
+    results = with_fates(tmp_path, {(strategy, rank): ["oom"] * 3 for strategy in "ABC" for rank in (4, 16)})
+    table = main_table(results)
+    assert table["head"][2].startswith(results.primary.label) and "1.200" in table["rows"][0]["cells"]
+    assert all(row[table["head"][2]] == "OOM" for cell, row in rows_of(table).items() if cell[0] != "pretrained")
+
+
 def test_seeds_that_ran_out_of_memory_are_counted_and_not_averaged(tmp_path):
     results = with_fates(tmp_path, {("B", 4): ["completed", "oom", "oom"]})
     main, costs = rows_of(main_table(results)), rows_of(cost_table(results))

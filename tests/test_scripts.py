@@ -140,17 +140,14 @@ def test_other_errors_fail_the_job(job, monkeypatch, error):
 
 
 @pytest.mark.gpu
-def test_out_of_memory_on_a_gpu_has_a_complete_record(job):
+def test_out_of_memory_on_a_gpu_has_a_complete_record(job, gpu):
     run, arguments = held_to(job, 0.03)  # weights fit, the step does not
-    arguments.device = "cuda"
-    try:
-        record = train_run.train(run, arguments)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+    arguments.device = gpu.type
+    record = train_run.train(run, arguments)
     full = record["oom"]
     assert record["outcome"] == "oom" and full["phase"] in ("load", "forward", "backward", "optimizer") and full["emulated"]
     assert all(full[f"{name}_gib"] > 0 for name in ("requested", "allocated", "reserved"))
-    assert full["reserved_gib"] <= full["budget_gib"] + 0.005 and record["memory"]["allocator_ooms"] == 1
+    assert full["reserved_gib"] <= full["budget_gib"] + 0.005 and record["memory"]["allocator_ooms"] >= 1
     json.dumps(record, allow_nan=False)
 
 
@@ -174,9 +171,9 @@ def test_full_scale_refuses_the_cpu(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
-def test_training_on_a_gpu(job, precision):
+def test_training_on_a_gpu(job, gpu, precision):
     run, arguments = job
-    arguments.device = "cuda"
+    arguments.device = gpu.type
     run.axes["precision"] = precision
     record = train_run.train(run, arguments)
     memory = record["memory"]

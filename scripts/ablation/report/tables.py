@@ -22,7 +22,7 @@ def shown(found: Estimate | None, digits: int) -> str:
 
 def main_table(results: Results) -> dict[str, Any]:
     """A row a cell: every metric with its interval, and how its runs ended. The pretrained model stands first."""
-    metrics = [m for m in results.metrics if f"metric.{m.name}" in results.runs]
+    metrics = [m for m in results.metrics if f"metric.{m.name}" in results.runs] or [results.primary]
     axes = _axis_names(results)
     units = [f", {m.unit}" if m.unit else "" for m in metrics]
     arrows = ["↓" if m.lower_is_better else "↑" for m in metrics]

@@ -20,6 +20,9 @@ class Budget:
     allocator_gib: float
     emulated: bool
 
+    def __str__(self) -> str:
+        return f"{self.allocator_gib:.4g} GiB ({'emulated ' if self.emulated else ''}{self.card})"
+
     def report(self) -> dict[str, Any]:
         """The part of a memory record that says what it was measured under."""
         return {"card": self.card, "budget_gib": self.allocator_gib, "emulated": self.emulated}
