@@ -29,4 +29,4 @@ rule train_run:
     shell:
         "OMP_NUM_THREADS={threads} python scripts/train_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --folder {params.folder:q} --threads {threads} > {log:q} 2>&1"
+        " --cards config/hardware --folder {params.folder:q} --threads {threads} > {log:q} 2>&1"

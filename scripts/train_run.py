@@ -4,18 +4,24 @@ import argparse
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablation.cli import add_job_arguments, call, log_to
 from ablation.device import choose_device
 from ablation.files import write_json, write_text
 from ablation.gpus import lease_gpus
+from ablation.hardware import load_card
 from ablation.locks import lease_folder
 from ablation.resolved import load_run
 from ablation.sweep import Run
 from ablation.yamlfile import dump_yaml
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    import torch
+
+    from ablation.vram.measure import Meter
+
+SCHEMA = 2
 
 
 def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
@@ -23,28 +29,47 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ablation.provenance import manifest
-    from ablation.systems import load_system
-    from ablation.training.trainer import Trainer
+    from ablation.vram.budget import hold_to_card
+    from ablation.vram.measure import make_meter
 
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = choose_device(args.device, run.settings.scale)
+    hardware = run.settings.hardware
+    budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
+    logging.info("budget: %s", budget)
     write_json(args.folder / "manifest.json", manifest(str(device)))
-    out_of_memory, found = None, {}
+    found = attempt(run, args, device, make_meter(device, budget))
+    return {"schema": SCHEMA, "run": run.id, "device": device.type, **found}
+
+
+def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter") -> dict[str, Any]:
+    """Train to the end, to a diagnosis, or until the memory is full; returns the outcome and what was measured."""
+    from ablation.systems import load_system
+    from ablation.training.trainer import Trainer
+    from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory
+
+    trainer, failure = None, None
     try:
-        trainer = Trainer(run, load_system(run.settings), dict(args.weights), args.data, args.folder, device)
+        trainer = Trainer(run, load_system(run.settings), dict(args.weights), args.data, args.folder, device, meter)
         outcome = trainer.train()
-        found = trainer.record()
+        found = {"outcome": outcome, **trainer.record()}
         if outcome == "completed":
             found["saved"] = trainer.finish()
-        trainer.history.save_as(args.folder / "history.csv")
-    except torch.OutOfMemoryError as error:
-        outcome, out_of_memory = "oom", str(error).splitlines()[0]
-    if out_of_memory is not None:
-        logging.warning("out of memory: %s", out_of_memory)
-        found = {"oom": out_of_memory}
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        failure = out_of_memory(error, meter, trainer.step if trainer else None)
+    if failure is not None:
+        # Only here: the error's traceback is gone, and with it what its frames kept allocated.
+        release_memory(device)
+        logging.warning("out of memory: %s", failure["message"])
+        found = {"outcome": "oom", **(trainer.record() if trainer else {"memory": meter.report()}), "oom": failure}
+    if trainer is None:
         write_text(args.folder / "history.csv", "")
-    return {"schema": SCHEMA, "run": run.id, "outcome": outcome, "device": device.type, **found}
+    else:
+        trainer.history.save_as(args.folder / "history.csv")
+    return found
 
 
 def main() -> None:
@@ -54,6 +79,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
     parser.add_argument("--fingerprint", help="refuse the run if the study was changed since")
     add_job_arguments(parser)
+    parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
     run = load_run(args.study, args.run, args.fingerprint)

@@ -1,6 +1,8 @@
 """What the tests share: one thread (two compete on small machines), small models, small scenes."""
 
+import gc
 import zlib  # noqa: F401  (before pycolmap)
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,21 @@ def vggt(tiny) -> VGGT:
     """A tiny VGGT with random weights."""
     torch.manual_seed(0)
     return VGGT(tiny)
+
+
+@pytest.fixture
+def gpu() -> Iterator[torch.device]:
+    """The GPU as the scripts choose it, without a cap and without the counts of other tests, and left so."""
+
+    def fresh():
+        gc.collect()
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_accumulated_memory_stats()
+
+    fresh()
+    yield torch.device("cuda")
+    fresh()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """No two jobs have one GPU, no two jobs train one run, and what a dead job held is free."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -80,6 +82,28 @@ def test_without_a_gpu_nothing_is_leased(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with gpus.lease_gpus(1, tmp_path) as held:
         assert held == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named_in_one_line(tmp_path, monkeypatch, number):
+    def refuse(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    with pytest.raises(UserError, match=r"has no file locks .*mount it with them") as caught, lease_folder(tmp_path):
+        pass
+    assert str(tmp_path / "state/lock") in str(caught.value) and "\n" not in str(caught.value)
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == opened
+
+
+def test_other_errors_of_a_lock_are_not_taken_for_missing_locks(tmp_path, monkeypatch):
+    def refuse(descriptor, how):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="broken disk"), lease_folder(tmp_path):
+        pass
 
 
 def _hold_folder(folder):

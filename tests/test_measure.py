@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from ablation import nvml
+from ablation.vram.budget import Budget
 from ablation.vram.live import LiveTensors
 from ablation.vram.measure import GIB, CpuMeter, StepClock, make_meter
 
 MIB = 2**20
+PLENTY = Budget("any", 1.0, emulated=True)
 
 
 def test_live_tensors_counts_every_storage_once():
@@ -42,7 +44,7 @@ def test_peak_of_a_backward_pass_is_known():
 
 def test_cpu_meter_counts_one_step_by_phase():
     model = nn.Linear(512, 512)
-    meter = CpuMeter()
+    meter = CpuMeter(PLENTY)
     for _ in range(4):
         meter.mark("forward")
         loss = model(torch.ones(64, 512)).square().sum()
@@ -67,11 +69,10 @@ def test_step_clock_leaves_the_warm_up_out():
 
 
 @pytest.mark.gpu
-def test_cuda_meter_sees_an_allocation():
-    device = torch.device("cuda")
-    meter = make_meter(device)
+def test_cuda_meter_sees_an_allocation(gpu):
+    meter = make_meter(gpu, PLENTY)
     meter.mark("forward")
-    block = torch.empty(256 * MIB, dtype=torch.uint8, device=device)
+    block = torch.empty(256 * MIB, dtype=torch.uint8, device=gpu)
     meter.mark("backward")
     del block
     meter.watch_step([])

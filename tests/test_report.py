@@ -12,16 +12,22 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ablation.collect import collect
+from ablation.report import figures
 from ablation.report.page import report_page
 from ablation.report.results import Results
 from ablation.report.statistics import estimate
-from ablation.report.tables import cost_table, difference, main_table, run_table
+from ablation.report.tables import cost_table, difference, main_table, out_of_memory, run_table
 from ablation.report.words import summary
 from ablation.settings import Metric
 from ablation.study import load_study
 from ablation.sweep import expand
 
 BEFORE = 1.2
+MEMORY = {"kind": "cuda", "card": "rtx4090", "budget_gib": 23.14, "emulated": True}
+OOM = {
+    "phase": "backward", "step": 2, "requested_gib": 1.5, "allocated_gib": 21.9, "reserved_gib": 22.1,
+    "budget_gib": 23.14, "emulated": True, "message": "CUDA out of memory. Tried to allocate 1.50 GiB.",
+}  # fmt: skip
 
 
 def write_study(folder, study, outcomes=None, mae=None):
@@ -48,13 +54,15 @@ def write_study(folder, study, outcomes=None, mae=None):
             "final_loss": 1.0,
             "diagnoses": [] if done else [{"name": "non-finite loss", "step": 3}],
             "time": {"step_median_s": 0.1},
-            "memory": {"kind": "cpu", "peak_allocated_gib": 0.1 * (run.rank or 1)},
+            "memory": {**MEMORY, "peak_allocated_gib": 0.1 * (run.rank or 1)},
             "metrics": {"depth_mae": value} if done else {},
             "items": items if done else [],
             "notes": {"alignment": "median"},
             "metrics_before": {"depth_mae": BEFORE},
             "items_before": [{"item": "yard", "depth_mae": BEFORE}],
         }
+        if verdict == "oom":  # what was measured until then is kept, and is no measure of what the run needs
+            content.update({"diagnoses": [], "oom": OOM, "memory": {**MEMORY, "peak_allocated_gib": 99.0}, "final_loss": 9.0})
         (target / "metrics.json").write_text(json.dumps(content))
         (target / "history.csv").write_text("step,loss\n1,2.0\n2,1.5\n3,1.0\n")
         manifest = {
@@ -124,9 +132,106 @@ def test_no_run_is_dropped_whatever_became_of_it(tmp_path, demo_study):
     fates = ["completed", "diverged", "oom", "oom (predicted)", "invalid", "not run"]
     _, results = write_study(tmp_path, demo_study, dict(zip((run.id for run in runs), fates, strict=False)))
     shown = {row["cells"][0]["text"]: row["cells"][1] for row in run_table(results)["rows"]}
-    assert [shown[run.id] for run in runs[:6]] == fates
+    assert [shown[run.id] for run in runs[:6]] == [fate.replace("oom", "OOM") for fate in fates]
     page = report_page(results, "s", tmp_path)
-    assert all(word in page for word in ["1 completed, 1 diverged", "non-finite loss", "oom (predicted)", "because"])
+    assert all(word in page for word in ["1 completed, 1 diverged", "non-finite loss", "OOM (predicted)", "because"])
+
+
+def with_fates(tmp_path, fates):
+    """The demo study with 3 seeds; ``fates`` by strategy and rank, three outcomes each. Through Parquet, as in earnest."""
+    study = load_study(STUDY, {"sweep": {"seed": [0, 1, 2]}})
+    outcomes = {
+        run.id: fates.get((run.axes["strategy"], run.rank), ["completed"] * 3)[run.axes["seed"]] for run in expand(study, "s")
+    }
+    _, results = write_study(tmp_path, study, outcomes)
+    results.runs.to_parquet(tmp_path / "runs.parquet")
+    return Results(study, pd.read_parquet(tmp_path / "runs.parquet"))
+
+
+def rows_of(table):
+    """Strategy and rank -> the row's cells as text, by column."""
+    text = [[cell["text"] if isinstance(cell, dict) else cell for cell in row["cells"]] for row in table["rows"]]
+    return {tuple(row[:2]): dict(zip(table["head"], row, strict=True)) for row in text}
+
+
+def test_out_of_memory_stands_in_place_of_the_numbers(tmp_path):
+    results = with_fates(tmp_path, {("B", 4): ["oom"] * 3, ("B", 16): ["oom (predicted)"] * 3})
+    main, costs = rows_of(main_table(results)), rows_of(cost_table(results))
+    metric = main_table(results)["head"][2]
+    assert main["B", "4"][metric] == "OOM" and main["B", "4"]["runs"] == "3 OOM"
+    assert main["B", "16"][metric] == "OOM (predicted)" and main["B", "16"]["runs"] == "3 OOM (predicted)"
+    numbers = ("memory, GiB", "step, s", "samples/s", "final loss")
+    assert [costs["B", "4"][name] for name in numbers] == ["OOM"] * 4 and costs["B", "4"]["trained"] == "40"
+    assert [costs["B", "16"][name] for name in numbers] == ["OOM (predicted)"] * 4
+
+
+def test_a_study_of_nothing_but_oom_still_says_so_in_its_main_table(tmp_path):
+    results = with_fates(tmp_path, {(strategy, rank): ["oom"] * 3 for strategy in "ABC" for rank in (4, 16)})
+    table = main_table(results)
+    assert table["head"][2].startswith(results.primary.label) and "1.200" in table["rows"][0]["cells"]
+    assert all(row[table["head"][2]] == "OOM" for cell, row in rows_of(table).items() if cell[0] != "pretrained")
+
+
+def test_seeds_that_ran_out_of_memory_are_counted_and_not_averaged(tmp_path):
+    results = with_fates(tmp_path, {("B", 4): ["completed", "oom", "oom"]})
+    main, costs = rows_of(main_table(results)), rows_of(cost_table(results))
+    assert main["B", "4"]["runs"] == "2 OOM, 1 completed"
+    assert costs["B", "4"]["memory, GiB"] == "0.400 (2 of 3 OOM)" and costs["B", "4"]["final loss"] == "1.000"
+    assert costs["A", "4"]["memory, GiB"] == "0.400 ± 0.000"
+    assert "2 OOM" in summary(results)[0]
+
+
+def test_few_seeds_left_are_called_few(tmp_path):
+    """Three seeds were planned; where two of them ran out of memory everywhere, the report must not speak of three."""
+    fates = ["completed", "oom", "oom"]
+    results = with_fates(tmp_path, {(strategy, rank): fates for strategy in "ABC" for rank in (4, 16)})
+    assert "With 1 seed a cell" in " ".join(summary(results))
+
+
+REMARK = (
+    "out of memory in backward of step 2: asked for 1.50 GiB with 21.90 allocated, 22.10 reserved of 23.14 GiB"
+    " (emulated rtx4090)"
+)
+
+
+def test_a_run_s_remark_says_where_its_memory_ended(tmp_path):
+    results = with_fates(tmp_path, {("B", 4): ["oom", "completed", "completed"]})
+    (cells,) = [row["cells"][1:] for row in run_table(results)["rows"] if row["cells"][1] == "OOM"]
+    assert cells == ["OOM", "–", "–", "0.100", REMARK]
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({}, REMARK),
+        ({"requested_gib": None}, "in backward of step 2: 21.90 allocated, 22.10 reserved of 23.14 GiB (em"),
+        ({"reserved_gib": None, "allocated_gib": 0.0123}, "asked for 1.50 GiB with 0.0123 allocated of 23.14 GiB (em"),
+        ({"phase": "load", "step": None}, "out of memory in load: asked"),
+        ({"emulated": False}, "reserved of 23.14 GiB"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_left_out(known, words):
+    row = {f"oom.{name}": value for name, value in {**OOM, **known}.items()} | {"memory.card": "rtx4090"}
+    assert words in out_of_memory(row) and ("emulated" in out_of_memory(row)) == {**OOM, **known}["emulated"]
+
+
+def test_memory_measured_under_another_card_s_budget_says_so(tmp_path):
+    results = with_fates(tmp_path, {})
+    assert results.memory_kind == "CUDA allocator, peak allocated, emulated rtx4090"
+    assert "Memory: CUDA allocator, peak allocated, emulated rtx4090." in report_page(results, "s", tmp_path)
+    results.runs["memory.emulated"] = [False] * 6 + [True] * 12
+    assert results.memory_kind == "CUDA allocator, peak allocated / CUDA allocator, peak allocated, emulated rtx4090"
+    results.runs["memory.kind"] = "cpu"
+    assert results.memory_kind == "CPU, peak of live tensors"
+
+
+def test_a_curve_that_memory_cut_short_is_not_in_the_mean(tmp_path, monkeypatch):
+    results = with_fates(tmp_path, {("B", 4): ["completed", "completed", "oom"]})
+    seen = {}
+    monkeypatch.setattr(figures, "loss_curves", lambda results, histories: seen.update(histories))
+    page = report_page(results, "s", tmp_path)
+    cut = results.runs.loc[results.runs["outcome"] == "oom", "run"].item()
+    assert len(seen) == 17 and cut not in seen and cut in page
 
 
 def test_old_results_of_a_run_that_was_not_submitted_do_not_count(tmp_path, demo_study):

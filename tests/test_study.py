@@ -195,8 +195,23 @@ def test_missing_study_and_card():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config/hardware").glob("*.yaml")), ids=lambda path: path.stem)
-def test_cards_are_valid(path):
-    assert load_card(path.stem, path.parent).memory_gib > 0
+def test_cards_are_what_cards_are(path):
+    """Part of the memory is never usable; bf16 came with Ampere (8.0), FP8 with Ada (8.9)."""
+    card = load_card(path.stem, path.parent)
+    generation = tuple(map(int, card.compute_capability.split(".")))
+    assert 0.96 * card.memory_gib < card.usable_gib < card.memory_gib
+    assert ("bf16" in card.precisions) == (generation >= (8, 0)) and card.fp8 == (generation >= (8, 9))
+
+
+def test_cards_have_the_memory_of_their_names():
+    folder = ROOT / "config/hardware"
+    usable = {path.stem: load_card(path.stem, folder).usable_gib for path in folder.glob("*.yaml")}
+    order = ["rtx4090", "rtx5090", "a100-40", "l40s", "rtx6000-ada", "h100-80", "a100-80", "h200-141"]
+    assert [usable[name] for name in order] == sorted(usable[name] for name in order)
+    assert usable["a800-80"] == usable["a100-80"]
+    named = {name: int(name.rsplit("-", 1)[1]) for name in ("a100-40", "a100-80", "a800-80", "h100-80", "h200-141")}
+    for name, size in {"rtx4090": 24, "rtx5090": 32, "l40s": 48, "rtx6000-ada": 48, **named}.items():
+        assert 0.92 * size < usable[name] < size
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.stem)

@@ -30,8 +30,11 @@ from ablation.training.schedules import learning_rate
 from ablation.training.step import training_step
 from ablation.training.targets import adaptable_modules, modules
 from ablation.training.trainer import Trainer
+from ablation.vram.budget import Budget
+from ablation.vram.measure import CpuMeter
 
 CPU = torch.device("cpu")
+PLENTY = Budget("any", 1.0, emulated=True)  # a GiB; the tiny network takes a few MiB
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +83,7 @@ def setup(tmp_path, tiny, vggt, folders):
     def build(folder, run=None, **changes):
         run = run or run_of(**changes)
         (tmp_path / folder).mkdir(exist_ok=True)
-        return Trainer(run, load_system(run.settings), weights, folders, tmp_path / folder, CPU)
+        return Trainer(run, load_system(run.settings), weights, folders, tmp_path / folder, CPU, CpuMeter(PLENTY))
 
     build.run_of, build.weights, build.root = run_of, weights, tmp_path
     return build

@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 from peft import PeftConfig
 
+from ablation.yamlfile import dump_yaml, load_yaml
+
 MICRO = [
     "studies=vggt-eth3d",
     "data={scenes: [library, motorcycle], split: {test: [motorcycle]}}",
@@ -137,6 +139,25 @@ def test_a_run_that_diverges_is_a_result(finished, project):
     assert row["outcome"] == "diverged" and row["diagnosis"].startswith("non-finite")
     assert "1 diverged" in (finished / "report.html").read_text()
     assert not (finished / "runs" / row["run"] / "adapter").exists()
+
+
+def test_a_run_that_needs_more_than_its_card_has_is_a_result(finished, project):
+    """A card of 50 MiB: a real allocation of the real step fails, the workflow goes on, and the report says where it ended."""
+    card = load_yaml(project / "config/hardware/rtx4090.yaml")
+    small = {**card, "name": "A small card", "memory_gib": 0.6, "usable_gib": 0.55}
+    (project / "config/hardware/small.yaml").write_text(dump_yaml(small))
+    done = snakemake(project, config=[*MICRO[:3], "hardware=small", "sweep={strategy: A, rank: 4, seed: 6}"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = pd.read_parquet(finished / "runs.parquet").to_dict("records")
+    assert row["verdict"] == "unpredicted" and row["outcome"] == "oom" and row["steps"] == 1
+    assert row["oom.phase"] == "forward" and row["oom.step"] == 2 and row["oom.emulated"] and row["memory.card"] == "small"
+    assert row["oom.budget_gib"] == row["memory.budget_gib"] == pytest.approx(0.05)
+    assert row["oom.allocated_gib"] <= 0.05 < row["oom.allocated_gib"] + row["oom.requested_gib"]
+    folder = finished / "runs" / row["run"]
+    assert not (folder / "adapter").exists() and len(list(csv.DictReader((folder / "history.csv").open()))) == 1
+    page = (finished / "report.html").read_text()
+    assert ">OOM<" in page and "1 OOM" in page and "out of memory in forward of step 2: asked for " in page
+    assert "of 0.05 GiB (emulated small)" in page
 
 
 def test_own_scenes_in_the_layout_of_eth3d(project, scene_root):

@@ -12,6 +12,7 @@ NOT_RUN = {"oom": "oom (predicted)", "invalid": "invalid"}  # outcome of runs th
 def collect(plan: Path, runs: Path) -> pd.DataFrame:
     """The plan joined with each run's ``metrics.json`` under ``runs``; a nested value's column is ``time.step_median_s``.
 
+    What is known of a run that ran out of memory is in ``oom.*``; what it measured until then is in the columns of all.
     Metrics are named ``metric.*``, those of the pretrained model ``before.*``. Runs that were not submitted keep their
     verdict as outcome, whatever lies in their folder from another time.
     """
@@ -27,8 +28,9 @@ def _result(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"outcome": "not run"}
     content = json.loads(path.read_text())
-    row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss", "oom")}
+    row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss")}
     row["diagnosis"] = "; ".join(d["name"] for d in content.get("diagnoses", []))
+    row.update(_flat("oom", content.get("oom", {})))
     row.update(_flat("parameters", content.get("parameters", {})))
     row.update(_flat("time", content.get("time", {})))
     row.update(_flat("memory", content.get("memory", {})))

@@ -18,11 +18,15 @@ class Card(Strict):
     name: str
     """The maker's name."""
     memory_gib: PositiveFloat
-    """Memory of the card in GiB."""
+    """Memory of the card in GiB, as nvidia-smi shows it."""
+    usable_gib: PositiveFloat
+    """What CUDA reports as the device's total, in GiB: the capacity in PyTorch's out-of-memory messages."""
     compute_capability: str
     """CUDA compute capability, such as "8.9"."""
     precisions: tuple[Precision, ...]
     """What it can train in."""
+    fp8: bool
+    """Whether its tensor cores compute in FP8."""
     source: str
     """Where these numbers are from."""
 

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablation.report import figures, tables, words
-from ablation.report.results import CellResult, Results
+from ablation.report.results import OOM, CellResult, Results
 from ablation.yamlfile import dump_yaml
 
 MAX_VIEWS = 3
@@ -39,6 +39,7 @@ def report_page(results: Results, name: str, folder: Path) -> str:
         items=_item_section(results, items),
         metric=results.primary,
         memory_kind=results.memory_kind,
+        out_of_memory=any(cell.out_of_memory for cell in results.cells) and results.study.hardware,
         notes=_notes(contents),
         views=_views(results, folder),
         runs=tables.run_table(results),
@@ -73,7 +74,9 @@ def _items(results: Results, contents: Mapping[str, dict[str, Any]]) -> pd.DataF
 
 
 def _figures(results: Results, folder: Path) -> list[dict[str, str]]:
-    paths = {run: folder / "runs" / run / "history.csv" for run in results.runs["run"]}
+    # A loss curve that memory cut short would cut the mean of its cell short with it.
+    finished = results.runs.loc[results.runs["outcome"] != OOM, "run"]
+    paths = {run: folder / "runs" / run / "history.csv" for run in finished}
     histories = {run: pd.read_csv(path) for run, path in paths.items() if path.is_file() and path.stat().st_size}
     label = results.primary.label
     memory = figures.quality_against_memory(results)

@@ -12,6 +12,7 @@ from ablation.study import Study
 MEMORY = "memory.peak_allocated_gib"
 STEP_TIME = "time.step_median_s"
 THROUGHPUT = "time.samples_per_s"
+OOM, PREDICTED_OOM = "oom", "oom (predicted)"  # outcomes, as collected
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,15 @@ class CellResult:
         """How many runs ended how."""
         return self.runs["outcome"].value_counts().to_dict()
 
+    @property
+    def out_of_memory(self) -> int:
+        """How many runs ran out of memory, or would have by the plan."""
+        return sum(self.outcomes.get(outcome, 0) for outcome in (OOM, PREDICTED_OOM))
+
     def estimate(self, column: str) -> Estimate | None:
-        """Mean and interval of a column over the seeds."""
-        return estimate(self.runs[column].tolist()) if column in self.runs else None
+        """Mean and interval of a column over the seeds. What a run measured until it ran out of memory does not count."""
+        runs = self.runs[self.runs["outcome"] != OOM]
+        return estimate(runs[column].tolist()) if column in runs else None
 
 
 class Results:
@@ -97,9 +104,20 @@ class Results:
     @property
     def memory_kind(self) -> str:
         """What the memory column holds, in words."""
-        kinds = set(self.runs["memory.kind"].dropna()) if "memory.kind" in self.runs else set()
-        names = {"cuda": "CUDA allocator, peak allocated", "cpu": "CPU, peak of live tensors"}
-        return " / ".join(names[kind] for kind in sorted(kinds)) or "memory"
+        rows = self.runs.dropna(subset="memory.kind").to_dict("records") if "memory.kind" in self.runs else []
+        return " / ".join(sorted({_measured_as(row) for row in rows})) or "memory"
+
+
+def in_words(outcome: str) -> str:
+    """An outcome as the report prints it."""
+    return outcome.replace(OOM, OOM.upper())
+
+
+def _measured_as(row: dict[str, Any]) -> str:
+    if row["memory.kind"] == "cpu":
+        return "CPU, peak of live tensors"
+    stands_in = f", emulated {row['memory.card']}" if row.get("memory.emulated") is True else ""  # NaN where not known
+    return f"CUDA allocator, peak allocated{stands_in}"
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablation.report.results import MEMORY, STEP_TIME, THROUGHPUT, CellResult, Results
+from ablation.report.results import MEMORY, OOM, PREDICTED_OOM, STEP_TIME, THROUGHPUT, CellResult, Results, in_words
 from ablation.report.statistics import Estimate, estimate
 from ablation.settings import Metric
 
@@ -22,7 +22,7 @@ def shown(found: Estimate | None, digits: int) -> str:
 
 def main_table(results: Results) -> dict[str, Any]:
     """A row a cell: every metric with its interval, and how its runs ended. The pretrained model stands first."""
-    metrics = [m for m in results.metrics if f"metric.{m.name}" in results.runs]
+    metrics = [m for m in results.metrics if f"metric.{m.name}" in results.runs] or [results.primary]
     axes = _axis_names(results)
     units = [f", {m.unit}" if m.unit else "" for m in metrics]
     arrows = ["↓" if m.lower_is_better else "↑" for m in metrics]
@@ -33,7 +33,10 @@ def main_table(results: Results) -> dict[str, Any]:
     for cell in results.cells:
         values = [(metric, cell.estimate(f"metric.{metric.name}")) for metric in metrics]
         cells = [
-            {"text": shown(value, metric.digits), "best": value is not None and value.mean == best[metric.name]}
+            {
+                "text": _no_memory(cell) or shown(value, metric.digits),
+                "best": value is not None and value.mean == best[metric.name],
+            }
             for metric, value in values
         ]
         rows.append({"cells": [*_axis_values(cell), *cells, _ended(cell)], "kind": _kind(results, cell)})
@@ -48,7 +51,9 @@ def cost_table(results: Results) -> dict[str, Any]:
     for cell in results.cells:
         trained, total = (cell.runs[name].dropna() for name in ("trainable_params", "total_params"))
         sizes = [f"{int(trained.iloc[0]):,}", f"{trained.iloc[0] / total.iloc[0]:.2%}"]
-        costs = [shown(cell.estimate(column), 3) for column in (MEMORY, STEP_TIME, THROUGHPUT, "final_loss")]
+        columns = (MEMORY, STEP_TIME, THROUGHPUT, "final_loss")
+        costs = [_no_memory(cell) or shown(cell.estimate(column), 3) for column in columns]
+        costs[0] += _some_without_memory(cell)
         rows.append({"cells": [*_axis_values(cell), *sizes, *costs], "kind": _kind(results, cell)})
     return {"head": head, "rows": rows, "text_columns": len(axes)}
 
@@ -65,11 +70,23 @@ def _kind(results: Results, cell: CellResult) -> str:
     return "baseline" if results.is_baseline(cell) else ""
 
 
+def _no_memory(cell: CellResult) -> str:
+    """What stands in place of the numbers of a cell none of whose runs had memory enough: ``OOM``; else nothing."""
+    if cell.out_of_memory < len(cell.runs):
+        return ""
+    return in_words(OOM if OOM in cell.outcomes else PREDICTED_OOM)
+
+
+def _some_without_memory(cell: CellResult) -> str:
+    """`` (1 of 3 OOM)``, where the numbers are those of the other runs; else nothing."""
+    return f" ({cell.out_of_memory} of {len(cell.runs)} OOM)" if 0 < cell.out_of_memory < len(cell.runs) else ""
+
+
 def _ended(cell: CellResult) -> str:
-    """``3``, or ``2 completed, 1 oom`` where not all runs completed."""
+    """``3``, or ``2 completed, 1 OOM`` where not all runs completed."""
     if set(cell.outcomes) == {"completed"}:
         return str(len(cell.runs))
-    return ", ".join(f"{count} {outcome}" for outcome, count in cell.outcomes.items())
+    return ", ".join(f"{count} {in_words(outcome)}" for outcome, count in cell.outcomes.items())
 
 
 def _before(results: Results, metric: Metric) -> str:
@@ -118,9 +135,9 @@ def run_table(results: Results) -> dict[str, Any]:
     for row in results.runs.to_dict("records"):
         cells = [
             {"text": row["run"], "link": f"runs/{row['run']}/"},
-            row["outcome"],
+            in_words(row["outcome"]),
             _number(row.get(f"metric.{metric.name}"), metric.digits),
-            _number(row.get(MEMORY), 3),
+            NONE if row["outcome"] == OOM else _number(row.get(MEMORY), 3),
             _number(row.get(STEP_TIME), 3),
             _remark(row),
         ]
@@ -129,9 +146,28 @@ def run_table(results: Results) -> dict[str, Any]:
 
 
 def _remark(row: dict[str, Any]) -> str:
-    """What there is to say of a run: its diagnosis, its error, or why it was not submitted."""
-    names = ["diagnosis", "oom"] if row["outcome"] in RAN else ["reason"]
-    return next((row[name] for name in names if isinstance(row.get(name), str) and row[name]), "")
+    """What there is to say of a run: where its memory ended, its diagnosis, or why it was not submitted."""
+    if row["outcome"] == OOM:
+        return out_of_memory(row)
+    found = row.get("diagnosis" if row["outcome"] in RAN else "reason")
+    return found if isinstance(found, str) else ""
+
+
+def out_of_memory(row: dict[str, Any]) -> str:
+    """Where the memory of a run ended, from its ``oom.*``; sizes that are not known are left out."""
+    step = row.get("oom.step")
+    where = row["oom.phase"] if pd.isna(step) else f"{row['oom.phase']} of step {int(step)}"
+    known = {name: row.get(f"oom.{name}_gib") for name in ("requested", "allocated", "reserved")}
+    asked = "" if pd.isna(known["requested"]) else f"asked for {_gib(known['requested'])} GiB"
+    held = ", ".join(f"{_gib(known[name])} {name}" for name in ("allocated", "reserved") if not pd.isna(known[name]))
+    numbers = " with ".join(text for text in (asked, held) if text)
+    emulated = f" (emulated {row['memory.card']})" if row["oom.emulated"] else ""
+    return f"out of memory in {where}: {numbers} of {_gib(row['oom.budget_gib'])} GiB{emulated}"
+
+
+def _gib(value: float) -> str:
+    """Two decimals, or for what is small as many as tell."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def _number(value: Any, digits: int) -> str:

@@ -1,6 +1,6 @@
 """The summary of a report, in sentences that hold for the numbers at hand."""
 
-from ablation.report.results import CellResult, Results
+from ablation.report.results import CellResult, Results, in_words
 from ablation.report.tables import difference, shown
 
 
@@ -18,7 +18,7 @@ def summary(results: Results) -> list[str]:
 
 def _compared(results: Results) -> str:
     counts = results.runs["outcome"].value_counts().to_dict()
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    ended = ", ".join(f"{count} {in_words(outcome)}" for outcome, count in counts.items())
     fixed = ", ".join(f"{axis} {value}" for axis, value in results.fixed.items() if value is not None)
     return f"{len(results.runs)} runs in {len(results.cells)} cells over {_listed(results.varying)}: {ended}." + (
         f" Throughout: {fixed}." if fixed else ""
@@ -64,10 +64,10 @@ def _against_baseline(results: Results, best: CellResult) -> str:
 
 
 def _seeds(results: Results) -> str:
-    counts = {len(cell.runs) for cell in results.cells}
-    if max(counts) >= 3:
+    most = max(found.count for cell in results.cells if (found := cell.estimate(f"metric.{results.primary.name}")))
+    if most >= 3:
         return ""
-    seeds = f"{max(counts)} seed{'s' if max(counts) > 1 else ''}"
+    seeds = f"{most} seed{'s' if most > 1 else ''}"
     return f"With {seeds} a cell the intervals are wide or missing; three or more are needed to rank cells."
 
 

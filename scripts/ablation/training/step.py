@@ -30,6 +30,7 @@ def training_step(
     Returns scalars on the device: ``loss``, the parts of every objective, and ``grad_norm``, the norm before clipping.
     """
     sums: dict[str, Tensor] = {}
+    mark("forward")  # which begins with the first batch on its way to the device
     for number, batch in enumerate(batches, start=1):
         with nullcontext() if number == accumulation else accelerator.no_sync(model):
             for name, value in _forward_backward(system, model, accelerator, batch, 1 / accumulation, mark).items():
@@ -45,7 +46,6 @@ def training_step(
 def _forward_backward(system, model, accelerator, batch, share: float, mark: Mark) -> dict[str, Tensor]:
     """Every objective of a batch, forward and backward, one after the other; values weighted by ``share``."""
     values: dict[str, Tensor] = {}
-    mark("forward")
     for objective in system.objectives(model, batch):
         mark("backward")
         accelerator.backward(objective.loss * share)

@@ -26,7 +26,7 @@ from ablation.training.randomness import random_state, restore_random_state, see
 from ablation.training.schedules import learning_rate
 from ablation.training.step import training_step
 from ablation.training.strategy import count_parameters, remove_trained, save_trained
-from ablation.vram.measure import StepClock, make_meter
+from ablation.vram.measure import Meter, StepClock
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,15 @@ class Trainer:
         data: Sequence[Path],
         folder: Path,
         device: torch.device,
+        meter: Meter,
     ):
+        """Build the model and take up the latest checkpoint. All this is the meter's phase ``load``."""
         self.run, self.system, self.folder, self.device = run, system, folder, device
         self.settings = run.settings.training
-        self.meter, self.clock = make_meter(device), StepClock(device)
+        self.meter, self.clock = meter, StepClock(device)
 
         started = time.perf_counter()
+        remove_trained(folder)
         self.meter.mark("load")
         seed_everything(run.axes["seed"])
         self.accelerator = make_accelerator(run.axes["precision"], device)
@@ -66,10 +69,17 @@ class Trainer:
         self.batches_per_epoch = order.batches_per_epoch(self.samples.groups(), run.axes["batch"])
         self.total = self._total_steps()
         self.load_seconds = time.perf_counter() - started
-        self.meter.mark(None)
 
         self.checkpoints = Checkpoints(folder / "state", short_hash(run.training_view, 64), self.settings.keep_checkpoints)
         self.diagnoses: list[guards.Diagnosis] = []
+        self.start = self._resume()
+        self.history = History(folder / "state" / "history.csv", keep_steps=self.start)
+        self.meter.watch_load(self._tensors())
+
+    @property
+    def step(self) -> int:
+        """Number of the optimizer step under way, from 1."""
+        return len(self.history.rows) + 1
 
     def _total_steps(self) -> int:
         if self.settings.steps is not None:
@@ -78,10 +88,9 @@ class Trainer:
 
     def train(self) -> str:
         """Train to the last step. Returns the outcome: ``completed``, or ``diverged`` when a guard stopped the run."""
-        start = self._resume()
+        start = self.start
         if start == 0:
             shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
-        self.history = History(self.folder / "state" / "history.csv", keep_steps=start)
         accumulation = self.run.axes["accumulation"]
         batches = iter(self._loader(start * accumulation))
         writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
@@ -207,7 +216,6 @@ class Trainer:
 
     def _resume(self) -> int:
         """Continue from the latest good checkpoint; returns the number of steps that are done."""
-        remove_trained(self.folder)
         self.checkpoints.discard_others()
         state = self.checkpoints.latest(log.warning)
         if state is None:

@@ -8,13 +8,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+MIB = 2**20
+
 
 class LiveTensors(TorchDispatchMode):
-    """While active, ``current`` and ``peak`` are the bytes of all live tensor storages it knows of."""
+    """While active, ``current`` and ``peak`` are the bytes of all live tensor storages it knows of.
 
-    def __init__(self, existing: Iterable[Tensor]):
-        """``existing``: tensors that were there before: weights, optimizer state, the batch."""
+    Raises :class:`torch.OutOfMemoryError`, in CUDA's words, at the tensor that would bring ``current`` above ``limit``.
+    """
+
+    def __init__(self, existing: Iterable[Tensor], limit: int | None = None):
+        """``existing``: tensors that were there before: weights, optimizer state, the batch. ``limit``: in bytes."""
         super().__init__()
+        self.limit = limit
         self.current = self.peak = 0
         self._known: set[int] = set()
         for tensor in existing:
@@ -38,6 +44,11 @@ class LiveTensors(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key in self._known:
             return
+        if self.limit is not None and self.current + size > self.limit:
+            raise torch.OutOfMemoryError(
+                f"CPU out of memory. Tried to allocate {size / MIB:.4f} MiB. The budget is {self.limit / MIB:.4f} MiB."
+                f" Of the allocated memory {self.current / MIB:.4f} MiB is allocated by PyTorch."
+            )
         self._known.add(key)
         self.current += size
         self.peak = max(self.peak, self.current)

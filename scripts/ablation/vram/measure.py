@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ablation import nvml
+from ablation.vram.budget import GIB, Budget
 from ablation.vram.live import LiveTensors
 
-GIB = 2**30
 CUDA_PEAKS = {
     "active": "active_bytes.all.peak",
     "allocated": "allocated_bytes.all.peak",
@@ -25,9 +25,9 @@ class CudaMeter:
 
     kind = "cuda"
 
-    def __init__(self, device: torch.device):
-        self.device = device
-        self._phase: str | None = None
+    def __init__(self, device: torch.device, budget: Budget):
+        self.device, self.budget = device, budget
+        self.phase: str | None = None
         self._peaks: dict[str, dict[str, int]] = {}
         self._device_used = 0
         self._uuid = str(torch.cuda.get_device_properties(device).uuid)
@@ -35,13 +35,21 @@ class CudaMeter:
 
     def mark(self, phase: str | None) -> None:
         """``phase`` begins; the one before it ends."""
-        if self._phase is not None:
+        if self.phase is not None:
             stats = torch.cuda.memory_stats(self.device)
-            seen = self._peaks.setdefault(self._phase, dict.fromkeys(CUDA_PEAKS, 0))
+            seen = self._peaks.setdefault(self.phase, dict.fromkeys(CUDA_PEAKS, 0))
             for name, key in CUDA_PEAKS.items():
                 seen[name] = max(seen[name], stats[key])
         torch.cuda.reset_peak_memory_stats(self.device)
-        self._phase = phase
+        self.phase = phase
+
+    def held(self) -> dict[str, float | None]:
+        """What the allocator holds now, in GiB."""
+        stats = torch.cuda.memory_stats(self.device)
+        return {f"{name}_gib": stats[f"{name}_bytes.all.current"] / GIB for name in ("allocated", "reserved")}
+
+    def watch_load(self, existing: Iterable[Tensor]) -> None:
+        """After loading: nothing to do, the allocator has seen it all."""
 
     def watch_step(self, existing: Iterable[Tensor]) -> None:
         """After each optimizer step: look at the device itself."""
@@ -55,6 +63,7 @@ class CudaMeter:
         energy = nvml.energy_joules(self._uuid)
         return {
             "kind": self.kind,
+            **self.budget.report(),
             **{f"peak_{name}_gib": max((p[name] for p in training), default=0) / GIB for name in CUDA_PEAKS},
             "peak_device_gib": self._device_used / GIB or None,
             "peak_resident_gib": resident_peak_gib(),
@@ -66,40 +75,60 @@ class CudaMeter:
 
 
 class CpuMeter:
-    """On a CPU: live tensor memory by phase, counted during one step, and the resident size of the process."""
+    """On a CPU: live tensor memory by phase, counted during one step, and the resident size of the process.
+
+    The budget holds for what is counted: the weights once they are loaded, and all tensors of that step. What would exceed
+    it raises :class:`torch.OutOfMemoryError`.
+    """
 
     kind = "cpu"
     COUNTED = 2  # the second step: the optimizer's state exists, and counting slows one step only
 
-    def __init__(self):
+    def __init__(self, budget: Budget):
+        self.budget = budget
+        self.phase: str | None = None
+        self._limit = int(budget.allocator_gib * GIB)
         self._steps = 0
         self._tensors: LiveTensors | None = None
-        self._phase: str | None = None
         self._peaks: dict[str, int] = {}
 
     def mark(self, phase: str | None) -> None:
         """``phase`` begins; the one before it ends."""
         if self._tensors is not None:
-            if self._phase is not None:
-                self._peaks[self._phase] = max(self._peaks.get(self._phase, 0), self._tensors.peak)
+            if self.phase is not None:
+                self._peaks[self.phase] = max(self._peaks.get(self.phase, 0), self._tensors.peak)
             self._tensors.reset_peak()
-        self._phase = phase
+        self.phase = phase
+
+    def held(self) -> dict[str, float | None]:
+        """The live tensors, in GiB, while they are counted; nothing reserves memory on a CPU."""
+        return {"allocated_gib": None if self._tensors is None else self._tensors.current / GIB, "reserved_gib": None}
+
+    def watch_load(self, existing: Iterable[Tensor]) -> None:
+        """After loading: the weights must fit."""
+        LiveTensors(existing, self._limit)
 
     def watch_step(self, existing: Iterable[Tensor]) -> None:
         """After each optimizer step: start to count, or stop."""
         self._steps += 1
         if self._steps == self.COUNTED - 1:
-            self._tensors = LiveTensors(existing)
+            self._tensors = LiveTensors(existing, self._limit)
             self._tensors.__enter__()
-        elif self._tensors is not None:
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._tensors is not None:
             self.mark(None)
             self._tensors.__exit__(None, None, None)
             self._tensors = None
 
     def report(self) -> dict[str, Any]:
         """All that was measured, in GiB."""
+        self._stop()
         return {
             "kind": self.kind,
+            **self.budget.report(),
             "peak_allocated_gib": max(self._peaks.values()) / GIB if self._peaks else None,
             "peak_resident_gib": resident_peak_gib(),
             "phases": {phase: {"allocated_gib": peak / GIB} for phase, peak in self._peaks.items()},
@@ -110,9 +139,9 @@ class CpuMeter:
 Meter = CudaMeter | CpuMeter
 
 
-def make_meter(device: torch.device) -> Meter:
-    """The meter for ``device``."""
-    return CudaMeter(device) if device.type == "cuda" else CpuMeter()
+def make_meter(device: torch.device, budget: Budget) -> Meter:
+    """The meter for ``device``, under ``budget``."""
+    return CudaMeter(device, budget) if device.type == "cuda" else CpuMeter(budget)
 
 
 def resident_peak_gib() -> float:
