@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 
     from ablation.provenance import manifest
     from ablation.systems import load_system
+    from ablation.training.randomness import make_deterministic
     from ablation.training.trainer import Trainer
 
     torch.set_num_threads(args.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    make_deterministic()
     device = choose_device(args.device, run.settings.scale)
     write_json(args.folder / "manifest.json", manifest(str(device)))
     out_of_memory, found = None, {}
@@ -57,7 +57,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
     run = load_run(args.study, args.run, args.fingerprint)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
     with lease_folder(args.folder), lease_gpus(run.axes["gpus"]) as gpus:
         log_to(args.folder / "trainer.log")
         logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
