@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +28,12 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ablation.provenance import manifest
+    from ablation.training.randomness import make_deterministic
     from ablation.vram.budget import hold_to_card
     from ablation.vram.measure import make_meter
 
     torch.set_num_threads(args.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    make_deterministic()
     device = choose_device(args.device, run.settings.scale)
     hardware = run.settings.hardware
     budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
@@ -83,7 +83,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
     run = load_run(args.study, args.run, args.fingerprint)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
     with lease_folder(args.folder), lease_gpus(run.axes["gpus"]) as gpus:
         log_to(args.folder / "trainer.log")
         logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")

@@ -72,6 +72,10 @@ class System(Protocol):
         """The data of one split, from prepared folders in the order of ``settings.parts()``."""
         ...
 
+    def fake_batch(self, batch: int) -> dict[str, "Tensor"]:
+        """Random tensors of the shapes and types of the largest training batch of ``batch`` samples, on the default device."""
+        ...
+
     def objectives(self, model: "nn.Module", batch: dict[str, "Tensor"]) -> Iterator[Objective]:
         """The losses of a batch, one at a time, so that each can go backward before the next is built."""
         ...

@@ -11,6 +11,8 @@ from ablation.systems.base import System
 from ablation.training.precision import cast_frozen
 from ablation.training.strategy import apply_strategy, load_trained
 
+FRESH_STD = 0.02  # of random weights: small enough that no activation overflows
+
 
 def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
     """The network with its pretrained weights; the fresh ones that they replace are never allocated."""
@@ -22,11 +24,36 @@ def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
 
 def for_training(system: System, run: Run, weights: dict[str, Path], device: torch.device) -> nn.Module:
     """The network of ``run`` with its strategy applied, on ``device``, in training mode."""
-    model = pretrained(system, weights)
+    return _adapted(system, run, pretrained(system, weights)).to(device).train()
+
+
+def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Module:
+    """As :func:`for_training`, with random weights that are made on ``device``: to measure a step, not to learn anything.
+
+    Memory on the device is that of the real thing; the host holds no copy and no file is read.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = system.build()
+    return materialise(_adapted(system, run, model), device).train()
+
+
+def _adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
     system.set_gradient_checkpointing(model, run.strategy.gradient_checkpointing)
     model = apply_strategy(model, run.strategy, run.rank, run.settings.lora)
     cast_frozen(model, run.axes["precision"], system.fp32_modules)
-    return model.to(device).train()
+    return model
+
+
+def materialise(model: nn.Module, device: torch.device) -> nn.Module:
+    """``model`` on ``device`` with small normal values for all its parameters; shared ones stay shared."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if parameter not in made:
+                values = torch.empty_like(parameter, device=device).normal_(0, FRESH_STD)
+                made[parameter] = nn.Parameter(values, parameter.requires_grad)
+            setattr(module, name, made[parameter])
+    return model.to(device)  # the buffers: what they hold is computed, not learnt
 
 
 def for_evaluation(

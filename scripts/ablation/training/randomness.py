@@ -1,5 +1,6 @@
 """Seeds, and the state of every random generator as plain data."""
 
+import os
 import random
 from typing import Any
 
@@ -12,6 +13,12 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def make_deterministic() -> None:
+    """Have torch choose deterministic algorithms. Call before CUDA is initialised; it costs memory and time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def random_state() -> dict[str, Any]:

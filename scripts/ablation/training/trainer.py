@@ -21,6 +21,7 @@ from ablation.training import guards, order
 from ablation.training.checkpoints import Checkpoints
 from ablation.training.history import History
 from ablation.training.model import for_training, structure
+from ablation.training.optimizer import make_optimizer
 from ablation.training.precision import make_accelerator
 from ablation.training.randomness import random_state, restore_random_state, seed_everything
 from ablation.training.schedules import learning_rate
@@ -57,14 +58,8 @@ class Trainer:
         model = for_training(system, run, weights, device)
         write_text(folder / "model.txt", structure(model))
         self.parameters = count_parameters(model)
-        optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=run.strategy.lr,
-            betas=self.settings.betas,
-            eps=self.settings.eps,
-            weight_decay=self.settings.weight_decay,
-        )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        optimizer = make_optimizer(model, run.strategy.lr, self.settings)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer, device_placement=[False, False])
         self.samples = system.samples(data, train=True)
         self.batches_per_epoch = order.batches_per_epoch(self.samples.groups(), run.axes["batch"])
         self.total = self._total_steps()

@@ -1,6 +1,7 @@
 """The ``vggt`` system: what the trainer needs of VGGT on ETH3D-style scenes."""
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,23 @@ class System:
     def samples(self, folders: Sequence[Path], train: bool) -> SequenceDataset:
         """Sequences of one split."""
         return SequenceDataset(folders, self.settings.data, self.settings.model.architecture.patch_size, train)
+
+    def fake_batch(self, batch: int) -> dict[str, Tensor]:
+        """Random images, with a depth everywhere, at the largest size that is trained at."""
+        data = self.settings.data
+        height, width = max(data.sizes(self.settings.model.architecture.patch_size), key=prod)
+        shape = (batch, data.frames, height, width)
+        depths = 1 + torch.rand(shape)
+        intrinsics = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+        return {
+            "images": torch.rand(batch, data.frames, 3, height, width),
+            "depths": depths,
+            "truth": depths.clone(),
+            "regions": torch.zeros(shape, dtype=torch.uint8),
+            "intrinsics": intrinsics.repeat(batch, data.frames, 1, 1),
+            "extrinsics": torch.eye(4)[:3].repeat(batch, data.frames, 1, 1),
+            "masks": depths > 0,
+        }
 
     def objectives(self, model: nn.Module, batch: dict[str, Tensor]) -> Iterator[Objective]:
         """One objective: the weighted sum of camera and depth losses in the normalised frame of the first camera."""
