@@ -193,7 +193,9 @@ def main() -> None:
     torch.set_num_threads(1)
     content = json.loads(args.runs.read_text())
     errors, untraced = [], []
-    sys.stdout.write(f"{'run':<40} {'predicted':>10} {'measured':>10} {'error':>8} {'s':>5}\n{'':<40} {'GiB':>10} {'GiB':>10}\n")
+    sys.stdout.write(
+        f"{'run':<40} {'predicted':>10} {'measured':>10} {'error':>8} {'s':>5}\n{'':<40} {'GiB':>10} {'GiB':>10}\n"
+    )
     for run in tqdm(content["runs"], disable=not sys.stderr.isatty(), leave=False):
         started = time.perf_counter()
         try:

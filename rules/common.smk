@@ -11,11 +11,13 @@ from ablation.canonical import canonical
 from ablation.errors import UserError
 from ablation.resolved import fingerprint_of, save_study
 from ablation.study import find_studies, load_study
+from ablation.yamlfile import as_flag
 from ablation.sweep import expand
 
 own_python_first()
 try:
     CONFIG = dict(config)
+    ATTEMPT_OOM = as_flag("attempt_oom", CONFIG.pop("attempt_oom", False))
     STUDIES = {
         name: load_study(path, CONFIG)
         for name, path in find_studies(
@@ -38,6 +40,8 @@ wildcard_constraints:
     base=r"[A-Za-z0-9_.-]+",
 
 
+# Verdicts of the plan that are submitted.
+SUBMITTED = ["fits", "tight", *(["oom"] if ATTEMPT_OOM else [])]
 ALL_RUNS = [run for runs in RUNS.values() for run in runs.values()]
 SETTINGS = {
     id(run.settings): run for run in ALL_RUNS

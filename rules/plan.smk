@@ -16,4 +16,4 @@ checkpoint plan_study:
         "plan {wildcards.study}"
     shell:
         "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --cards config/hardware --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        " --cards config/hardware --traces results/traces --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

@@ -1,8 +1,5 @@
 # From the runs to one table and one page.
 
-SUBMITTED = ("fits", "tight", "unpredicted")
-
-
 localrules:
     all,
     plan,
@@ -28,10 +25,11 @@ rule collect_runs:
     threads: 1
     params:
         folder=subpath(output.csv, parent=True),
+        submitted=SUBMITTED,
     message:
         "collect the runs of {wildcards.study}"
     shell:
-        "python scripts/collect_runs.py --folder {params.folder:q} --plan {input.plan:q}"
+        "python scripts/collect_runs.py --folder {params.folder:q} --plan {input.plan:q} --submitted {params.submitted}"
         " --parquet {output.parquet:q} --csv {output.csv:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
 
 

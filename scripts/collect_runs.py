@@ -13,10 +13,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="the study's folder, which holds runs/")
+    parser.add_argument("--submitted", nargs="+", required=True, help="verdicts of the plan whose runs were submitted")
     parser.add_argument("--parquet", type=Path, required=True)
     parser.add_argument("--csv", type=Path, required=True)
     args = parser.parse_args()
-    table = collect(args.plan, args.folder / "runs")
+    table = collect(args.plan, args.folder / "runs", args.submitted)
     if not table["outcome"].isin(["completed", "diverged", "oom"]).any():
         reasons = "\n".join(f"  {count} run(s): {reason}" for reason, count in table["reason"].value_counts().items())
         raise UserError(f"none of the {len(table)} runs could be submitted:\n{reasons}\n  details: {args.plan}")

@@ -15,6 +15,14 @@ from ablation.resolved import load_study
 from ablation.sweep import expand
 
 
+CELL = ("strategy", "rank", "batch", "accumulation", "precision")
+HEAD = (
+    *(f"{'strategy':<10}", "rank", "batch", "accum", f"{'precision':<9}", f"{'trainable':>12}", " share", f"{'predicted':>9}"),
+    *("of GiB", " memory"),
+)
+SHOWN = 40  # cells; the file has them all
+
+
 def as_csv(rows: list[dict[str, Any]]) -> str:
     """Rows as CSV; the columns are those of all rows, in order of first appearance."""
     import io
@@ -31,17 +39,23 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 def summary(name: str, rows: list[dict[str, Any]], missing: list[str]) -> str:
     """What a person wants to know of a plan."""
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(row["verdict"] for row in rows).items())
-    lines = [
-        f"{name}: {len(rows)} runs ({verdicts})",
-        f"  {'strategy':<10} {'rank':>4} {'trainable':>12} {'share':>7}  weights + optimizer",
-    ]
-    seen = {(row["strategy"], row["rank"], row["precision"]): row for row in rows}
-    for row in seen.values():
-        share = row["trainable_params"] / row["total_params"]
-        static = sum(row[key] for key in ("frozen_weights_gib", "trained_weights_gib", "gradients_gib", "optimizer_gib"))
-        what = f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['trainable_params']:>12,} {share:>7.2%}"
-        lines.append(f"  {what}  {static:.2f} GiB in {row['precision']}")
+    lines = [f"{name}: {len(rows)} runs ({verdicts})"]
+    cells = list({tuple(row[axis] for axis in CELL): row for row in rows}.values())
+    if any("predicted_gib" in row for row in cells):
+        lines.append(f"  {' '.join(HEAD)}")
+    lines += [f"  {_line(row)}" for row in cells[:SHOWN] if "predicted_gib" in row]
+    if len(cells) > SHOWN:
+        lines.append(f"  ... and {len(cells) - SHOWN} more cells in plan.csv")
     return "\n".join([*lines, *(f"missing: {line}" for line in missing)])
+
+
+def _line(row: dict[str, Any]) -> str:
+    share = row["trainable_params"] / row["total_params"]
+    return (
+        f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['batch']:>5} {row['accumulation']:>5} {row['precision']:<9}"
+        f" {row['trainable_params']:>12,} {share:>6.2%} {row['predicted_gib']:>9.2f} {row['budget_gib']:>6.2f}"
+        f"  {row['memory_verdict']}"
+    )
 
 
 def main() -> None:
@@ -49,10 +63,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, required=True, help="study.json")
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
+    parser.add_argument("--traces", type=Path, help="a folder that keeps traced steps for the next plan")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     name, study = load_study(args.study)
-    rows, missing = plan(expand(study, name), load_card(study.hardware, args.cards))
+    rows, missing = plan(expand(study, name), load_card(study.hardware, args.cards), args.traces)
     write_text(args.output, as_csv(rows))
     sys.stdout.write(summary(name, rows, missing) + "\n")
 

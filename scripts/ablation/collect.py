@@ -1,6 +1,7 @@
 """One tidy table of a study: a row a run, whatever became of it."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,16 @@ import pandas as pd
 NOT_RUN = {"oom": "oom (predicted)", "invalid": "invalid"}  # outcome of runs that were not submitted, by verdict
 
 
-def collect(plan: Path, runs: Path) -> pd.DataFrame:
+def collect(plan: Path, runs: Path, submitted: Collection[str]) -> pd.DataFrame:
     """The plan joined with each run's ``metrics.json`` under ``runs``; a nested value's column is ``time.step_median_s``.
 
     What is known of a run that ran out of memory is in ``oom.*``; what it measured until then is in the columns of all.
-    Metrics are named ``metric.*``, those of the pretrained model ``before.*``. Runs that were not submitted keep their
-    verdict as outcome, whatever lies in their folder from another time.
+    Metrics are named ``metric.*``, those of the pretrained model ``before.*``. Runs whose verdict is not among ``submitted``
+    keep it as outcome, whatever lies in their folder from another time.
     """
     table = pd.read_csv(plan, dtype={"run": str, "strategy": str})
     rows = [
-        {"outcome": NOT_RUN[verdict]} if verdict in NOT_RUN else _result(runs / run / "metrics.json")
+        _result(runs / run / "metrics.json") if verdict in submitted else {"outcome": NOT_RUN[verdict]}
         for run, verdict in zip(table["run"], table["verdict"], strict=True)
     ]
     return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)

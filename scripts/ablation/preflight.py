@@ -1,33 +1,35 @@
-"""The plan of a study: for every run, before any job, what it would train and whether it can run.
+"""The plan of a study: for every run, before any job, what it would train, what memory it needs, and whether it can run.
 
-Verdicts: ``invalid`` (it cannot run, with the reason), ``oom`` (weights, gradients and optimizer state alone exceed the
-card), ``unpredicted`` (nothing speaks against it; its activations are not predicted).
+Verdicts: ``fits``, ``tight`` (within the predictor's margin of the card's memory), ``oom``, and ``invalid`` (it cannot run).
 """
 
 from collections.abc import Sequence
-from functools import cache
+from pathlib import Path
 from typing import Any
 
-import torch
+from tqdm import tqdm
 
-from ablation.canonical import canonical
+from ablation.errors import UserError
 from ablation.hardware import Card
 from ablation.settings import Settings
 from ablation.sweep import Run
 from ablation.systems import load_system
-from ablation.training.precision import cast_frozen
-from ablation.training.strategy import apply_strategy, count_parameters
+from ablation.vram.predict import MARGIN, Prediction, Predictor
 
-GIB = 2**30
-ADAM_STATES = 2  # first and second moment, in the type of the weight
+DIGITS = 4
 
 
-def plan(runs: Sequence[Run], card: Card) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each run, and what is missing on this machine (each with what to do). Needs no GPU, data or weights."""
+def plan(runs: Sequence[Run], card: Card, traces: Path | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+    """A row for each run, and what is missing on this machine (each with what to do). Needs no GPU, data or weights.
+
+    ``traces``: a folder that keeps traced steps for the next plan.
+    """
     missing = {key: load_system(settings).missing() for key, settings in _distinct(runs).items()}
-    size = cache(_static_size)
-    sizes = {run.id: size(_Shape(run)) for run in runs}
-    rows = [_row(run, card, sizes[run.id], missing[id(run.settings)]) for run in runs]
+    predictor = Predictor(runs, card, traces)
+    rows = [
+        _row(run, card, predictor, missing[id(run.settings)])
+        for run in tqdm(runs, desc="predicting memory", unit="run", leave=False, mininterval=0.5)
+    ]
     return rows, list(dict.fromkeys(line for lines in missing.values() for line in lines))
 
 
@@ -35,65 +37,58 @@ def _distinct(runs: Sequence[Run]) -> dict[int, Settings]:
     return {id(run.settings): run.settings for run in runs}
 
 
-class _Shape:
-    """What the size of a run's weights depends on; runs that agree in it are measured once."""
-
-    def __init__(self, run: Run):
-        self.run = run
-        model = run.settings.model_dump(mode="json", include={"system", "model", "lora"})
-        self._key = canonical([model, run.strategy.model_dump(mode="json"), run.rank, run.axes["precision"]])
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Shape) and other._key == self._key
-
-
-def _static_size(shape: _Shape) -> dict[str, Any]:
-    """Parameters, and GiB that do not depend on the data, from the model on the meta device."""
-    run = shape.run
-    system = load_system(run.settings)
-    with torch.device("meta"):
-        model = apply_strategy(system.build(), run.strategy, run.rank, run.settings.lora)
-    cast_frozen(model, run.axes["precision"], system.fp32_modules)
-    frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad) / GIB
-    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad) / GIB
-    counts = count_parameters(model)
-    return {
-        "total_params": counts["total"],
-        "trainable_params": counts["trainable"],
-        "frozen_weights_gib": frozen,
-        "trained_weights_gib": trained,
-        "gradients_gib": trained,
-        "optimizer_gib": ADAM_STATES * trained,
-    }
-
-
-def _row(run: Run, card: Card, size: dict[str, Any], missing: list[str]) -> dict[str, Any]:
-    verdict, reason = _verdict(run, card, size, missing)
-    shown = {name: round(value, 4) if isinstance(value, float) else value for name, value in size.items()}
+def _row(run: Run, card: Card, predictor: Predictor, missing: list[str]) -> dict[str, Any]:
+    prediction, untraceable = None, None
+    try:
+        prediction = predictor(run)
+    except UserError as error:
+        untraceable = str(error)
+    impossible = _impossible(run, card, missing) or untraceable
+    verdict, reason = ("invalid", impossible) if impossible else (prediction.verdict, _words(prediction, card))
     return {
         "run": run.id,
         **run.axes,
         "effective_batch": run.effective_batch,
-        **shown,
-        "budget_gib": card.memory_gib,
+        **(_columns(prediction, predictor.parameters(run)) if prediction else {}),
+        "budget_gib": card.usable_gib,
         "verdict": verdict,
         "reason": reason,
     }
 
 
-def _verdict(run: Run, card: Card, size: dict[str, Any], missing: list[str]) -> tuple[str, str]:
+def _columns(prediction: Prediction, parameters: tuple[int, int]) -> dict[str, Any]:
+    """What a plan says of memory, in GiB. The parts sum to ``predicted_gib``."""
+    numbers = {
+        "predicted_allocated_gib": prediction.allocated,
+        "predicted_reserved_gib": prediction.reserved,
+        "predicted_gib": prediction.total,
+        **{f"{part}_gib": size for part, size in prediction.parts.items()},
+    }
+    return {
+        "total_params": parameters[0],
+        "trainable_params": parameters[1],
+        **{name: round(value, DIGITS) for name, value in numbers.items()},
+        "peak_phase": prediction.phase,
+        "memory_verdict": prediction.verdict,
+    }
+
+
+def _impossible(run: Run, card: Card, missing: list[str]) -> str | None:
+    """Why a run cannot run here, whatever its memory."""
     if missing:
-        return "invalid", "; ".join(line.splitlines()[0] for line in missing)
+        return "; ".join(line.splitlines()[0] for line in missing)
     if run.axes["precision"] not in card.precisions:
-        return (
-            "invalid",
-            f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})",
-        )
+        return f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})"
     if run.axes["gpus"] > 1:
-        return "invalid", "runs on several GPUs are not supported yet"
-    static = sum(value for name, value in size.items() if name.endswith("_gib"))
-    parts = f"weights, gradients and optimizer state take {static:.2f} of {card.memory_gib:g} GiB"
-    return ("oom", parts) if static > card.memory_gib else ("unpredicted", f"{parts}; activations are not predicted")
+        return "runs on several GPUs are not supported yet"
+    return None
+
+
+def _words(prediction: Prediction, card: Card) -> str:
+    need = f"needs {prediction.total:.2f} of {card.usable_gib:g} GiB, at the peak of the {prediction.phase} pass"
+    if prediction.verdict == "tight":
+        return f"{need}; predictions are off by up to {MARGIN:.1%}"
+    weights = prediction.parts["frozen_weights"] + prediction.parts["trained_weights"]
+    if prediction.verdict == "oom" and weights > card.usable_gib:
+        return f"its weights alone take {weights:.2f} of {card.usable_gib:g} GiB"
+    return need

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,11 @@ class Run:
             "strategy": self.strategy.model_dump(mode="json", exclude_none=True),
             "settings": self.settings.model_dump(mode="json", exclude=NOT_OF_TRAINING),
         }
+
+    def with_axes(self, **values: Value | None) -> "Run":
+        """The same run with other values on some of the named axes."""
+        axes = {**self.axes, **values}
+        return replace(self, id=_identity(axes), axes=axes)
 
     @classmethod
     def from_view(cls, view: Mapping[str, Any]) -> "Run":

@@ -104,6 +104,14 @@ def resolve_strings(value: Any) -> Any:
     return loader.construct_object(yaml.ScalarNode(tag, value)) if tag != "tag:yaml.org,2002:str" else value
 
 
+def as_flag(name: str, value: Any) -> bool:
+    """``value`` of the configuration switch ``name``. Raises :class:`UserError` when it is no truth value."""
+    found = resolve_strings(value)
+    if not isinstance(found, bool):
+        raise UserError(f"{name} = {value!r}: give true or false")
+    return found
+
+
 def merge(base: Any, change: Any) -> Any:
     """``base`` with ``change`` laid over it: mappings are merged key by key, anything else is replaced."""
     if isinstance(base, dict) and isinstance(change, dict):

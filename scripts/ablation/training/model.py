@@ -24,7 +24,7 @@ def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
 
 def for_training(system: System, run: Run, weights: dict[str, Path], device: torch.device) -> nn.Module:
     """The network of ``run`` with its strategy applied, on ``device``, in training mode."""
-    return _adapted(system, run, pretrained(system, weights)).to(device).train()
+    return adapted(system, run, pretrained(system, weights)).to(device).train()
 
 
 def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Module:
@@ -34,10 +34,11 @@ def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Mod
     """
     with init_empty_weights(include_buffers=False):
         model = system.build()
-    return materialise(_adapted(system, run, model), device).train()
+    return materialise(adapted(system, run, model), device).train()
 
 
-def _adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
+def adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
+    """``model`` with the strategy of ``run``: checkpointing, what is trained, number formats."""
     system.set_gradient_checkpointing(model, run.strategy.gradient_checkpointing)
     model = apply_strategy(model, run.strategy, run.rank, run.settings.lora)
     cast_frozen(model, run.axes["precision"], system.fp32_modules)

@@ -15,9 +15,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+CUBLAS_WORKSPACES = ":4096:8"  # what deterministic matrix products need
+
+
 def make_deterministic() -> None:
     """Have torch choose deterministic algorithms. Call before CUDA is initialised; it costs memory and time."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACES)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 

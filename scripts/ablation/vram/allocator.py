@@ -26,10 +26,10 @@ class OutOfMemory(Exception):
 class Block:
     """A piece of a segment. ``before`` and ``after`` are its neighbours there."""
 
-    __slots__ = ("address", "after", "before", "free", "size")
+    __slots__ = ("address", "after", "before", "free", "size", "small")
 
-    def __init__(self, address: int, size: int, before: "Block | None" = None, after: "Block | None" = None):
-        self.address, self.size, self.free, self.before, self.after = address, size, True, before, after
+    def __init__(self, address: int, size: int, small: bool, before: "Block | None" = None, after: "Block | None" = None):
+        self.address, self.size, self.small, self.free, self.before, self.after = address, size, small, True, before, after
 
 
 class CachingAllocator:
@@ -44,7 +44,7 @@ class CachingAllocator:
 
     def allocate(self, size: int) -> Block:
         """A block for ``size`` bytes. Raises :class:`OutOfMemory`."""
-        size = max(MIN_BLOCK, -(-size // MIN_BLOCK) * MIN_BLOCK)
+        size = -(-size // MIN_BLOCK) * MIN_BLOCK or MIN_BLOCK
         small = size <= SMALL_SIZE
         pool = self._pools[small]
         index = bisect_left(pool, (size, 0))
@@ -56,13 +56,14 @@ class CachingAllocator:
             self._split(block, size, pool)
         block.free = False
         self.allocated += block.size
-        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
         return block
 
     def free(self, block: Block) -> None:
         """Take a block back, and join it with free neighbours."""
         self.allocated -= block.size
-        pool = self._pools[self._is_small(block)]
+        pool = self._pools[block.small]
         before, after = block.before, block.after
         if before is not None and before.free:
             self._forget(before, pool)
@@ -98,15 +99,10 @@ class CachingAllocator:
         self.reserved += wanted
         self.peak_reserved = max(self.peak_reserved, self.reserved)
         self._segments += 1
-        # The lowest bit of a segment's number says which pool it is of.
-        return Block((2 * self._segments + small) * GAP, wanted)
-
-    @staticmethod
-    def _is_small(block: Block) -> bool:
-        return bool(block.address // GAP & 1)
+        return Block(self._segments * GAP, wanted, small)
 
     def _split(self, block: Block, size: int, pool: list[tuple[int, int]]) -> None:
-        rest = Block(block.address + size, block.size - size, block, block.after)
+        rest = Block(block.address + size, block.size - size, block.small, block, block.after)
         if rest.after is not None:
             rest.after.before = rest
         block.size, block.after = size, rest

@@ -36,4 +36,6 @@ def tensors_of(model: nn.Module) -> Iterator[Tensor]:
 def _walk(module: nn.Module) -> Iterator[Tensor]:
     for child in module.children():
         yield from _walk(child)
-    yield from (tensor for tensors in (module._parameters, module._buffers) for tensor in tensors.values() if tensor is not None)
+    yield from (
+        tensor for tensors in (module._parameters, module._buffers) for tensor in tensors.values() if tensor is not None
+    )

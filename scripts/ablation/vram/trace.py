@@ -5,9 +5,10 @@ Fake tensors live on the CPU and take CUDA's place. What CUDA does differently i
 
 import sys
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ class Trace:
     """Allocations and frees in order.
 
     ``events``: i + 1 allocates storage i, -(i + 1) frees it. ``sizes``: bytes of each storage. ``kinds``: its number in
-    :data:`KINDS`. The first ``existing`` events are what was there before the step.
+    :data:`KINDS`. The first ``existing`` events are what was there before the step. ``parameters``: all, and the trained ones.
     """
 
     events: NDArray[np.int32]
@@ -60,6 +61,7 @@ class Trace:
     kinds: NDArray[np.uint8]
     marks: tuple[Mark, ...]
     existing: int
+    parameters: tuple[int, int] = (0, 0)
 
 
 class Tracer(TorchDispatchMode):
@@ -113,7 +115,8 @@ class Tracer(TorchDispatchMode):
 
     def trace(self) -> Trace:
         """What was recorded so far."""
-        events, kinds = np.array(self._events, np.int32), np.array(self._kinds, np.uint8)
+        events, kinds = in_order(np.array(self._events, np.int32)), np.array(self._kinds, np.uint8)
+        kinds[saved_for_backward(events, kinds, self._marks)] = KIND["activations"]
         return Trace(events, np.array(self._sizes, np.int64), kinds, tuple(self._marks), self._existing)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -160,6 +163,23 @@ class Tracer(TorchDispatchMode):
         """What a kernel takes for itself and gives back when it ends."""
         numbers = [self._new(size, KIND["temporaries"]) + 1 for size in sizes]
         self._events += [*numbers, *(-number for number in reversed(numbers))]
+
+
+def in_order(events: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Frees that follow each other, sorted: autocast drops its casts in the order of their addresses, which is no order."""
+    run = np.cumsum((events > 0) | np.r_[True, events[:-1] > 0])  # an allocation, or a series of frees
+    return events[np.lexsort((-events, run))]
+
+
+def saved_for_backward(events: NDArray, kinds: NDArray, marks: Sequence[Mark]) -> NDArray[np.bool_]:
+    """Which storages a forward pass leaves behind for the backward pass."""
+    saved = np.zeros(len(kinds), bool)
+    for mark, after in pairwise(marks):
+        if (mark.phase, after.phase) == ("forward", "backward"):
+            part = events[mark.event : after.event]
+            saved[part[part > 0] - 1] = True
+            saved[-part[part < 0] - 1] = False
+    return saved & (kinds == KIND["temporaries"])
 
 
 def _draw(function, args, kwargs):

@@ -1,0 +1,109 @@
+"""One optimizer step of a run, traced: the trainer's own step, on fake tensors."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ablation.errors import UserError
+from ablation.sweep import Run
+from ablation.systems import load_system
+from ablation.systems.base import System
+from ablation.training.model import adapted
+from ablation.training.optimizer import make_optimizer
+from ablation.training.precision import make_accelerator
+from ablation.training.randomness import CUBLAS_WORKSPACES
+from ablation.training.step import training_step
+from ablation.training.strategy import count_parameters
+from ablation.vram import cuda
+from ablation.vram.fake import materialise, tensors_of
+from ablation.vram.trace import Trace, Tracer
+
+CPU = torch.device("cpu")
+MICRO_STEPS = 2  # the second accumulates into the gradients of the first, as all later ones do
+
+
+def trace_step(run: Run, compute_capability: str) -> Trace:
+    """The first optimizer step of ``run`` as a CUDA device of that capability would allocate it.
+
+    Needs no GPU, weights or data. Raises :class:`UserError` for a model that cannot be traced.
+    """
+    system = load_system(run.settings)
+    with torch.device("meta"):
+        model = adapted(system, run, system.build()).train()
+    workspace = cuda.cublas_workspace(compute_capability, CUBLAS_WORKSPACES)
+    try:
+        with cuda.like_cuda(), FakeTensorMode(allow_non_fake_inputs=True):
+            return _trace(system, run, model, Tracer(workspace))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_untraceable(run, error)) from error
+
+
+def trace_step_on_cpu(run: Run) -> Trace:
+    """The same as a CPU allocates it: what the predictor is checked against where there is no GPU."""
+    system = load_system(run.settings)
+    with torch.device("meta"):
+        model = adapted(system, run, system.build()).train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return _trace(system, run, model, Tracer())
+
+
+def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
+    materialise(model)
+    weights, trained = list(tensors_of(model)), [p for p in model.parameters() if p.requires_grad]
+    accelerator = _accelerator(run.axes["precision"])
+    optimizer = make_optimizer(model, run.strategy.lr, run.settings.training)
+    model, optimizer = accelerator.prepare(model, optimizer, device_placement=[False, False])
+    micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
+    like = system.fake_batch(run.axes["batch"])
+
+    def mark(phase: str) -> None:
+        if phase == "optimizer":
+            tracer.label([p.grad for p in trained if p.grad is not None], "gradients")
+        tracer.mark(phase)
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for _ in range(micro_steps):
+            batch = {name: torch.empty_like(value) for name, value in like.items()}
+            tracer.label(batch.values(), "batch")
+            yield batch
+
+    with tracer:
+        for tensor in weights:
+            tracer.add([tensor], "trained_weights" if tensor.requires_grad else "frozen_weights")
+        values = training_step(system, model, optimizer, accelerator, batches(), micro_steps, run.settings.training.clip, mark)
+        del values
+        for state in optimizer.state.values():
+            tracer.label((value for value in state.values() if isinstance(value, Tensor)), "optimizer")
+        counts = count_parameters(model)
+        return replace(tracer.trace(), parameters=(counts["total"], counts["trainable"]))
+
+
+def _accelerator(precision: str) -> Accelerator:
+    """The trainer's, with loss scaling switched off: it reads values back, and holds but a few numbers."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = make_accelerator("fp32" if precision == "tf32" else precision, CPU)
+    accelerator.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return accelerator
+
+
+def _untraceable(run: Run, error: Exception) -> str:
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "/ablation/systems/" in code.co_filename:
+            frames.append(f"{code.co_filename.rpartition('/scripts/')[2]}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    where = f", at {frames[-1]}" if frames else ""
+    return (
+        f"the memory of system {run.settings.system} cannot be predicted: its step cannot be traced{where}\n"
+        f"  {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n"
+        "  a step must not read values back from the device (.item(), boolean indexing, nonzero); see docs/memory.md"
+    )

@@ -1,0 +1,128 @@
+"""Traces of many runs at the price of a few: runs of one shape share one, and sizes between are computed, not traced."""
+
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ablation.canonical import canonical, short_hash
+from ablation.sweep import Run
+from ablation.vram.affine import along
+from ablation.vram.step import MICRO_STEPS, trace_step
+from ablation.vram.trace import Mark, Trace
+
+PACKAGES = ("torch", "peft", "accelerate", "transformers")
+NOT_OF_A_STEP = {"title", "evaluation", "compute", "hardware", "scale", "training"}
+ENOUGH = 2  # traces, from which all others follow
+ALONE = {"batch": 1, "rank": None}  # with a batch of one, some tensors need no copy that others need
+SAME_SIZE = {"tf32": "fp32", "fp16": "bf16"}
+
+
+class Point(NamedTuple):
+    """Where a run lies within its family."""
+
+    batch: int
+    rank: int | None
+
+
+class Traces:
+    """Traces for ``runs`` and a device; ``folder`` keeps them from one process to the next."""
+
+    def __init__(self, runs: Iterable[Run], compute_capability: str, folder: Path | None = None):
+        self.compute_capability, self.folder = compute_capability, folder
+        self._points: dict[str, set[Point]] = defaultdict(set)
+        self._known: dict[tuple[str, Point], Trace] = {}
+        self.traced = 0  # steps that were really traced
+        for run in runs:
+            self._points[family(run)].add(_point(run))
+
+    def __getitem__(self, run: Run) -> Trace:
+        return self._at(run, family(run), _point(run))
+
+    def _at(self, run: Run, name: str, point: Point) -> Trace:
+        key = name, point
+        if key not in self._known:
+            self._known[key] = self._computed(run, name, point) or self._traced(run, point)
+        return self._known[key]
+
+    def _computed(self, run: Run, name: str, point: Point) -> Trace | None:
+        """From two traces along an axis on which the family has more than two values."""
+        for field in Point._fields:
+            value = getattr(point, field)
+            anchors = self._anchors(name, field)
+            if anchors and value not in (None, ALONE[field], *anchors):
+                ends = [self._at(run, name, point._replace(**{field: anchor})) for anchor in anchors]
+                return along(ends[0], anchors[0], ends[1], anchors[1], value)
+        return None
+
+    def _anchors(self, name: str, field: str) -> list[int]:
+        values = sorted({getattr(point, field) for point in self._points[name]} - {None, ALONE[field]})
+        return values[:ENOUGH] if len(values) > ENOUGH else []
+
+    def _traced(self, run: Run, point: Point) -> Trace:
+        run = run.with_axes(batch=point.batch, rank=point.rank)
+        if self.folder is None:
+            self.traced += 1
+            return trace_step(run, self.compute_capability)
+        path = (
+            self.folder / f"{short_hash([family(run), point, self.compute_capability, _versions(run.settings.system)], 24)}.npz"
+        )
+        if (found := _load(path)) is None:
+            self.traced += 1
+            found = trace_step(run, self.compute_capability)
+            _save(path, found)
+        return found
+
+
+def family(run: Run) -> str:
+    """All that the shape of a run's step depends on, but batch and rank."""
+    settings = run.settings.model_dump(mode="json", exclude=NOT_OF_A_STEP)
+    strategy = run.strategy.model_dump(mode="json", exclude={"lr"})
+    precision = SAME_SIZE.get(run.axes["precision"], run.axes["precision"])
+    clipped = run.settings.training.clip is not None
+    return canonical([settings, strategy, precision, min(run.axes["accumulation"], MICRO_STEPS), clipped])
+
+
+def _point(run: Run) -> Point:
+    return Point(run.axes["batch"], run.rank)
+
+
+@cache
+def _versions(system: str) -> str:
+    """Changes with the code that traces and that is traced."""
+    root = Path(__file__).parent.parent
+    files = [path for part in ("vram", "training", f"systems/{system}") for path in sorted((root / part).rglob("*.py"))]
+    code = sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return canonical([code, [version(name) for name in PACKAGES]])
+
+
+def _load(path: Path) -> Trace | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            marks = tuple(Mark(int(event), str(phase)) for event, phase in zip(file["at"], file["phases"], strict=True))
+            total, trained = file["parameters"].tolist()
+            return Trace(file["events"], file["sizes"], file["kinds"], marks, int(file["existing"]), (total, trained))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # not there, or cut short: it is made again
+
+
+def _save(path: Path, trace: Trace) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{id(trace)}.npz")
+    np.savez_compressed(
+        temporary,
+        events=trace.events,
+        sizes=trace.sizes,
+        kinds=trace.kinds,
+        existing=trace.existing,
+        parameters=trace.parameters,
+        at=[mark.event for mark in trace.marks],
+        phases=[mark.phase for mark in trace.marks],
+    )
+    temporary.replace(path)
