@@ -14,7 +14,6 @@ from ablation.preflight import plan
 from ablation.resolved import load_study
 from ablation.sweep import expand
 
-
 CELL = ("strategy", "rank", "batch", "accumulation", "precision")
 HEAD = (
     *(f"{'strategy':<10}", "rank", "batch", "accum", f"{'precision':<9}", f"{'trainable':>12}", " share", f"{'predicted':>9}"),

@@ -48,10 +48,7 @@ class CachingAllocator:
         small = size <= SMALL_SIZE
         pool = self._pools[small]
         index = bisect_left(pool, (size, 0))
-        if index < len(pool):
-            block = self._free.pop(pool.pop(index)[1])
-        else:
-            block = self._segment(size, small)
+        block = self._free.pop(pool.pop(index)[1]) if index < len(pool) else self._segment(size, small)
         if block.size - size >= MIN_BLOCK if small else block.size - size > SMALL_SIZE:
             self._split(block, size, pool)
         block.free = False

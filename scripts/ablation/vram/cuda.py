@@ -117,7 +117,7 @@ class _Flash(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        q, k, v, _, _ = ctx.saved_tensors
+        q, k, v = ctx.saved_tensors[:3]
         batch, heads, queries, dim = q.shape
         rows = _up(queries, FLASH_ROWS)
         results = [torch.empty_like(x) for x in (q, k, v)]
@@ -140,7 +140,7 @@ class _Efficient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        q, k, v, mask, _, _ = ctx.saved_tensors
+        q, k, v = ctx.saved_tensors[:3]
         batch, heads, queries, dim = q.shape
         results = [x.new_empty(x.shape[0], x.shape[2], x.shape[1], x.shape[3]).transpose(1, 2) for x in (q, k, v)]
         inner = [q.new_empty(batch, heads, queries, dtype=torch.float32)]

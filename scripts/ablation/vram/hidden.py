@@ -1,6 +1,7 @@
 """Memory that CUDA kernels take for themselves while they run, which no tensor of the step shows. Bytes."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def _fourier(args: tuple) -> list[int]:
 def _joins(dims: list[int], x: Tensor) -> bool:
     """Whether the dimensions ``dims`` of ``x`` are one in memory, in some order."""
     steps = sorted(((x.stride(d), x.shape[d]) for d in dims if x.shape[d] > 1), reverse=True)
-    return all(outer == inner * size for (outer, _), (inner, size) in zip(steps, steps[1:], strict=False))
+    return all(outer == inner * size for (outer, _), (inner, size) in pairwise(steps))
 
 
 def _sort(args: tuple) -> list[int]:

@@ -41,8 +41,10 @@ def trace_step(run: Run, compute_capability: str) -> Trace:
             return _trace(system, run, model, Tracer(workspace))
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a step does that fake tensors cannot
         raise UserError(_untraceable(run, error)) from error
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def trace_step_on_cpu(run: Run) -> Trace:

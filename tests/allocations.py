@@ -1,0 +1,57 @@
+"""What a step really allocates on a CPU, by torch's profiler, which sees every allocation and nothing of ours."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from ablation.sweep import Run
+from ablation.systems import load_system
+from ablation.training.model import fresh_for_training
+from ablation.training.optimizer import make_optimizer
+from ablation.training.precision import make_accelerator
+from ablation.training.step import training_step
+
+CPU = torch.device("cpu")
+
+
+def peak_of_step(run: Run) -> int:
+    """Bytes of live tensors at the peak of the run's second optimizer step, with random weights."""
+    AcceleratorState._reset_state(True)
+    torch.manual_seed(0)
+    system = load_system(run.settings)
+    network = fresh_for_training(system, run, CPU)
+    accelerator = make_accelerator(run.axes["precision"], CPU)
+    optimizer = make_optimizer(network, run.strategy.lr, run.settings.training)
+    model, optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])
+    batch, accumulation = system.fake_batch(run.axes["batch"]), run.axes["accumulation"]
+
+    def step() -> None:
+        batches = ({name: value.clone() for name, value in batch.items()} for _ in range(accumulation))
+        clip = run.settings.training.clip
+        training_step(system, model, optimizer, accelerator, batches, accumulation, clip, lambda _: None)
+
+    step()
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    peak = storage_bytes([*network.parameters(), *network.buffers(), *state]) + growth(step)
+    AcceleratorState._reset_state(True)
+    return peak
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the distinct storages of ``tensors``."""
+    return sum({x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in tensors}.values())
+
+
+def growth(work: Callable[[], object]) -> int:
+    """The most bytes that ``work`` holds at once beyond what was there."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
