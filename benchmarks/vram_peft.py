@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def steps(network: nn.Module, optimizer: torch.optim.Optimizer, caches: list[Ten
             img_ids=places,
             return_dict=False,
         )[0]
-        out = torch.stack([image for image in unpacked(out, places)])
+        out = torch.stack(list(unpacked(out, places)))
         target = noise - clean
         loss = ((out.float() - target.float()) ** 2).mean()
         tracer.mark("backward")
@@ -158,7 +159,7 @@ def reserved_at_step_ends(found: Trace) -> list[int]:
     run(events[: found.existing])
     allocator.empty_cache()
     ends.clear()
-    parts = [events[start:stop] for start, stop in zip(stops, stops[1:], strict=False)]
+    parts = [events[start:stop] for start, stop in pairwise(stops)]
     for part in parts:
         run(part)
     for _ in range(WINDOWS):
