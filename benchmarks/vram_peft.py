@@ -1,6 +1,6 @@
 """Predicted against measured memory on public fine-tuning runs that are not ours.
 
-    python benchmarks/vram_peft.py benchmarks/data/peft-image-gen.json
+    python benchmarks/vram_peft.py benchmarks/data/peft-image-gen.json [--record benchmarks/records/peft-l40s.json]
 
 The file lists runs of PEFT's image-generation benchmark with the memory that they measured: FLUX.2-klein-base-4B under many
 adapters on an NVIDIA L40S. Nothing here is fitted to them. Each run is built from its configuration on the meta device,
@@ -12,9 +12,9 @@ import argparse
 import copy
 import json
 import sys
-import time
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import diffusers
-import numpy as np
 import peft
 import torch
 import transformers
@@ -30,13 +29,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from tqdm import tqdm
 
+from ablation.files import write_json
+from ablation.provenance import code_version
 from ablation.vram import cuda
 from ablation.vram.allocator import Block, CachingAllocator
 from ablation.vram.fake import materialise, tensors_of
+from ablation.vram.records import Case, case, errors_of
 from ablation.vram.trace import Trace, Tracer
 
 GIB = 2**30
-L40S = "8.9"  # compute capability
+GPU, L40S = "NVIDIA L40S", "8.9"  # compute capability
+PACKAGES = ("torch", "peft", "diffusers", "transformers")
 PROMPTS, TEXT_TOKENS, TEXT_DIM = 14, 512, 7680
 BATCH, CHANNELS, SIDE = 2, 128, 32
 TRACED = 3  # steps; the first has no optimizer state, the third begins as all later ones do
@@ -183,37 +186,62 @@ def survivors(part: list[int]) -> list[int]:
     return [event for event in part if event > 0 and event not in freed]
 
 
+def predictions(content: dict[str, Any]) -> Iterator[Case | str]:
+    """A case for each run of the file, as it is ready; a line where a run cannot be traced."""
+    for run in tqdm(content["runs"], disable=not sys.stderr.isatty(), leave=False):
+        try:
+            predicted = max(reserved_at_step_ends(trace(content["model"], run)))
+        except Exception as error:  # whatever a method does that cannot be traced
+            yield f"{run['name']}: {type(error).__name__}: {str(error).splitlines()[0][:150]}"
+        else:
+            yield case(run["name"], predicted / GIB, run["max_memory_reserved_bytes"] / GIB)
+
+
+def show(found: Case) -> None:
+    """A line of the table."""
+    numbers = f"{found['predicted_gib']:>10.3f} {found['measured_gib']:>10.3f} {found['error_percent']:>+7.2f}%"
+    tqdm.write(f"{found['name']:<40} {numbers}", file=sys.stdout)
+
+
+def record_of(content: dict[str, Any], cases: list[Case], untraced: list[str]) -> dict[str, Any]:
+    """The record of these predictions, with where the measurements are from and what predicted them."""
+    return {
+        "gpu": GPU,
+        "source": content["source"],
+        "task": content["task"],
+        "measures": "reserved",
+        "predicted_by": {"code": code_version(), "packages": {name: version(name) for name in PACKAGES}},
+        "cases": cases,
+        "untraced": untraced,
+    }
+
+
 def main() -> None:
     """Predict every run of a file, print a table and the errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="a file such as benchmarks/data/peft-image-gen.json")
+    parser.add_argument("--record", type=Path, help="write predicted and measured memory to this file, JSON")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     diffusers.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     content = json.loads(args.runs.read_text())
-    errors, untraced = [], []
-    sys.stdout.write(
-        f"{'run':<40} {'predicted':>10} {'measured':>10} {'error':>8} {'s':>5}\n{'':<40} {'GiB':>10} {'GiB':>10}\n"
-    )
-    for run in tqdm(content["runs"], disable=not sys.stderr.isatty(), leave=False):
-        started = time.perf_counter()
-        try:
-            predicted = max(reserved_at_step_ends(trace(content["model"], run)))
-        except Exception as error:  # whatever a method does that cannot be traced
-            untraced.append(f"{run['name']}: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
-            continue
-        measured = run["max_memory_reserved_bytes"]
-        errors.append(100 * (predicted / measured - 1))
-        numbers = f"{predicted / GIB:>10.3f} {measured / GIB:>10.3f} {errors[-1]:>+7.2f}%"
-        tqdm.write(f"{run['name']:<40} {numbers} {time.perf_counter() - started:>5.1f}", file=sys.stdout)
-    size = np.abs(errors)
-    if len(size):
-        numbers = f"median {np.median(size):.2f} %, mean {size.mean():.2f} %, maximum {size.max():.2f} %"
-        sys.stdout.write(f"\n{len(size)} runs, reserved memory: {numbers}\n")
+    cases, untraced = [], []
+    sys.stdout.write(f"{'run':<40} {'predicted':>10} {'measured':>10} {'error':>8}\n{'':<40} {'GiB':>10} {'GiB':>10}\n")
+    for found in predictions(content):
+        if isinstance(found, str):
+            untraced.append(found)
+        else:
+            cases.append(found)
+            show(found)
+    if (size := errors_of(cases)) is not None:
+        numbers = f"median {size.median:.2f} %, mean {size.mean:.2f} %, maximum {size.maximum:.2f} %"
+        sys.stdout.write(f"\n{size.count} runs, reserved memory: {numbers}\n")
     for line in untraced:
         sys.stdout.write(f"not traced: {line}\n")
+    if args.record:
+        write_json(args.record, record_of(content, cases, untraced))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ class Tracer(TorchDispatchMode):
 
     def trace(self) -> Trace:
         """What was recorded so far."""
-        events, kinds = in_order(np.array(self._events, np.int32)), np.array(self._kinds, np.uint8)
+        events = in_order(np.array(self._events, np.int32), [mark.event for mark in self._marks])
+        kinds = np.array(self._kinds, np.uint8)
         kinds[saved_for_backward(events, kinds, self._marks)] = KIND["activations"]
         return Trace(events, np.array(self._sizes, np.int64), kinds, tuple(self._marks), self._existing)
 
@@ -165,9 +166,14 @@ class Tracer(TorchDispatchMode):
         self._events += [*numbers, *(-number for number in reversed(numbers))]
 
 
-def in_order(events: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Frees that follow each other, sorted: autocast drops its casts in the order of their addresses, which is no order."""
-    run = np.cumsum((events > 0) | np.r_[True, events[:-1] > 0])  # an allocation, or a series of frees
+def in_order(events: NDArray[np.int32], marks: Sequence[int] = ()) -> NDArray[np.int32]:
+    """Frees that follow each other, sorted: autocast drops its casts in the order of their addresses, which is no order.
+
+    None is moved over one of ``marks``, positions at which something else begins.
+    """
+    begins = (events > 0) | np.r_[True, events[:-1] > 0][: len(events)]  # an allocation, or a series of frees
+    begins[[mark for mark in marks if mark < len(events)]] = True
+    run = np.cumsum(begins)
     return events[np.lexsort((-events, run))]
 
 
