@@ -8,7 +8,7 @@ checkpoint plan_study:
         "results/{scale}/{study}/logs/plan.log",
     conda:
         "../envs/ablation.yaml"
-    threads: 1
+    threads: 8
     params:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         found=lambda w: outside_files(w.study),
@@ -16,4 +16,4 @@ checkpoint plan_study:
         "plan {wildcards.study}"
     shell:
         "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --cards config/hardware --traces results/traces --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        " --cards config/hardware --traces results/traces --workers {threads} --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

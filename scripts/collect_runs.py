@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, required=True)
     args = parser.parse_args()
     table = collect(args.plan, args.folder / "runs", args.submitted)
-    if not table["outcome"].isin(["completed", "diverged", "oom"]).any():
+    if table["outcome"].isin(["invalid", "not run"]).all():
         reasons = "\n".join(f"  {count} run(s): {reason}" for reason, count in table["reason"].value_counts().items())
         raise UserError(f"none of the {len(table)} runs could be submitted:\n{reasons}\n  details: {args.plan}")
     table.to_parquet(args.parquet, index=False)

@@ -12,7 +12,6 @@ from ablation.files import write_text
 from ablation.hardware import load_card
 from ablation.preflight import plan
 from ablation.resolved import load_study
-from ablation.sweep import expand
 
 CELL = ("strategy", "rank", "batch", "accumulation", "precision")
 HEAD = (
@@ -53,7 +52,7 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['batch']:>5} {row['accumulation']:>5} {row['precision']:<9}"
         f" {row['trainable_params']:>12,} {share:>6.2%} {row['predicted_gib']:>9.2f} {row['budget_gib']:>6.2f}"
-        f"  {row['memory_verdict']}"
+        f"  {row['memory_verdict']}" + (f"  (published: {row['published_gb']:g} GB)" if row["published_gb"] else "")
     )
 
 
@@ -63,10 +62,11 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True, help="study.json")
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
     parser.add_argument("--traces", type=Path, help="a folder that keeps traced steps for the next plan")
+    parser.add_argument("--workers", type=int, default=1, help="processes that trace steps")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     name, study = load_study(args.study)
-    rows, missing = plan(expand(study, name), load_card(study.hardware, args.cards), args.traces)
+    rows, missing = plan(study, name, load_card(study.hardware, args.cards), args.traces, args.workers)
     write_text(args.output, as_csv(rows))
     sys.stdout.write(summary(name, rows, missing) + "\n")
 

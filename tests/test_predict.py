@@ -32,6 +32,12 @@ def runs(**sweep) -> list[Run]:
     return expand(load_study(STUDY, {"sweep": {"seed": 0, **sweep}, "strategies": strategies}), "demo")
 
 
+def planned(gib: float, **changes) -> list[dict]:
+    """The plan of the demo study's strategy A at rank 4 on a card with ``gib`` for the allocator."""
+    study = load_study(STUDY, {"sweep": {"strategy": "A", "rank": 4, "seed": 0}, **changes})
+    return plan(study, "demo", card(gib))[0]
+
+
 def small_runs(strategy: str = "A", **sweep) -> list[Run]:
     """Runs of a tiny network on small images."""
     changes = {"model": {"architecture": TINY}, "data": {"resolution": [28, 42], "frames": 2}}
@@ -83,6 +89,16 @@ def test_ten_thousand_runs_cost_a_handful_of_traces():
     found = {run.id: predictor(run).allocated for run in many[::34]}
     assert predictor.traces.traced == 2 * 2 * 3  # once and more often accumulated; two ranks; batches 1, 2 and 3
     assert len(set(found.values())) == 2 * 100, "every batch and rank has its own, one more for accumulation"
+
+
+def test_traces_made_side_by_side_are_the_same(tmp_path):
+    wanted = small_runs(batch=[1, 2, 3, 7], rank=[2, 5])
+    alone, together = Traces(wanted, ADA), Traces(wanted, ADA, tmp_path)
+    together.prepare(workers=2)
+    assert together.traced == 2 * 3  # batches 1, 2 and 3 at two ranks
+    for run in wanted:
+        assert np.array_equal(alone[run].sizes, together[run].sizes)
+    assert alone.traced == together.traced == 6
 
 
 def test_a_folder_keeps_traces(tmp_path):
@@ -162,19 +178,19 @@ def test_a_step_that_cannot_be_traced_is_one_clear_error(monkeypatch):
     (run,) = small_runs(rank=4)
     with pytest.raises(UserError, match=r"system vggt cannot be predicted(?s:.*)must not read values back"):
         trace_step(run, ADA)
-    rows, _ = plan([run], card(23.1))
+    rows = planned(23.1)
     assert rows[0]["verdict"] == "invalid" and "cannot be predicted" in rows[0]["reason"]
 
 
 def test_a_card_smaller_than_the_weights():
-    (run,) = runs(strategy="A", rank=4)
-    rows, _ = plan([run], card(0.001 - CONTEXT_GIB))
+    rows = planned(0.001 - CONTEXT_GIB)
     assert rows[0]["verdict"] == "oom" and "its weights alone take 0.01 of 0.001 GiB" in rows[0]["reason"]
 
 
 def test_the_plan_holds_the_prediction_and_its_parts():
-    rows, _ = plan(runs(rank=4), card(23.1))
-    for row in rows:
+    published = [{"where": {"strategy": "A", "rank": 4}, "gb": 12, "source": "a paper"}]
+    for row in planned(23.1, published_memory=published):
+        assert row["published_gb"] == 12
         parts = [name for name in row if name.endswith("_gib") and not name.startswith(("predicted", "budget"))]
         assert sum(row[part] for part in parts) == pytest.approx(row["predicted_gib"], abs=0.001)
         assert row["budget_gib"] == pytest.approx(23.6) and row["memory_verdict"] == row["verdict"] == "fits"

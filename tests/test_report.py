@@ -38,7 +38,7 @@ def write_study(folder, study, outcomes=None, mae=None):
         verdict = (outcomes or {}).get(run.id, "completed")
         predicted = verdict in ("invalid", "oom (predicted)")
         sizes = {"effective_batch": run.effective_batch, "total_params": 1000, "trainable_params": 10 * (run.rank or 1)}
-        planned = {"invalid": "invalid", "oom (predicted)": "oom"}.get(verdict, "unpredicted")
+        planned = {"invalid": "invalid", "oom (predicted)": "oom"}.get(verdict, "fits")
         rows.append({"run": run.id, **run.axes, **sizes, "verdict": planned, "reason": "because" if predicted else ""})
         if predicted or verdict == "not run":
             continue
@@ -76,7 +76,7 @@ def write_study(folder, study, outcomes=None, mae=None):
         (target / "manifest.json").write_text(json.dumps(manifest))
     plan = folder / "plan.csv"
     pd.DataFrame(rows).to_csv(plan, index=False)
-    return runs, Results(study, collect(plan, folder / "runs"))
+    return runs, Results(study, collect(plan, folder / "runs", ("fits", "tight")))
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8))
@@ -240,7 +240,7 @@ def test_old_results_of_a_run_that_was_not_submitted_do_not_count(tmp_path, demo
     plan = pd.read_csv(tmp_path / "plan.csv")
     plan.loc[0, "verdict"] = "invalid"
     plan.to_csv(tmp_path / "plan.csv", index=False)
-    table = collect(tmp_path / "plan.csv", tmp_path / "runs")
+    table = collect(tmp_path / "plan.csv", tmp_path / "runs", ("fits", "tight"))
     assert table["outcome"].tolist() == ["invalid"] + ["completed"] * 11 and np.isnan(table.loc[0, "metric.depth_mae"])
 
 

@@ -12,22 +12,27 @@ from tqdm import tqdm
 from ablation.errors import UserError
 from ablation.hardware import Card
 from ablation.settings import Settings
-from ablation.sweep import Run
+from ablation.study import Study
+from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.vram.predict import MARGIN, Prediction, Predictor
 
 DIGITS = 4
 
 
-def plan(runs: Sequence[Run], card: Card, traces: Path | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+def plan(
+    study: Study, name: str, card: Card, traces: Path | None = None, workers: int = 1
+) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each run, and what is missing on this machine (each with what to do). Needs no GPU, data or weights.
 
-    ``traces``: a folder that keeps traced steps for the next plan.
+    ``traces``: a folder that keeps traced steps for the next plan. ``workers``: processes that trace.
     """
+    runs = expand(study, name)
     missing = {key: load_system(settings).missing() for key, settings in _distinct(runs).items()}
     predictor = Predictor(runs, card, traces)
+    predictor.traces.prepare(workers)
     rows = [
-        _row(run, card, predictor, missing[id(run.settings)])
+        _row(run, card, predictor, missing[id(run.settings)], study.published_gb(run.axes))
         for run in tqdm(runs, desc="predicting memory", unit="run", leave=False, mininterval=0.5)
     ]
     return rows, list(dict.fromkeys(line for lines in missing.values() for line in lines))
@@ -37,7 +42,7 @@ def _distinct(runs: Sequence[Run]) -> dict[int, Settings]:
     return {id(run.settings): run.settings for run in runs}
 
 
-def _row(run: Run, card: Card, predictor: Predictor, missing: list[str]) -> dict[str, Any]:
+def _row(run: Run, card: Card, predictor: Predictor, missing: list[str], published: float | None) -> Row:
     prediction, untraceable = None, None
     try:
         prediction = predictor(run)
@@ -50,13 +55,14 @@ def _row(run: Run, card: Card, predictor: Predictor, missing: list[str]) -> dict
         **run.axes,
         "effective_batch": run.effective_batch,
         **(_columns(prediction, predictor.parameters(run)) if prediction else {}),
+        "published_gb": published,
         "budget_gib": card.usable_gib,
         "verdict": verdict,
         "reason": reason,
     }
 
 
-def _columns(prediction: Prediction, parameters: tuple[int, int]) -> dict[str, Any]:
+def _columns(prediction: Prediction, parameters: tuple[int, int]) -> Row:
     """What a plan says of memory, in GiB. The parts sum to ``predicted_gib``."""
     numbers = {
         "predicted_allocated_gib": prediction.allocated,

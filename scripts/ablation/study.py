@@ -67,6 +67,17 @@ class Strategy(Strict):
     """Recompute activations in the backward pass."""
 
 
+class PublishedMemory(Strict):
+    """A memory figure from a paper or a repository, to stand beside what is predicted and measured."""
+
+    where: Annotated[dict[str, Value], Field(min_length=1)]
+    """The cells that it is about: a value for each axis that it names."""
+    gb: PositiveFloat
+    """Gigabytes, as its author wrote it."""
+    source: str
+    """Where it was published."""
+
+
 def _one_or_more(kind: Any, *rules: Any) -> Any:
     """A list of ``kind``; a single value stands for a list of one."""
     return Annotated[list[kind], *rules, BeforeValidator(_as_list, json_schema_input_type=list[kind] | kind)]
@@ -117,6 +128,8 @@ class Study(Settings):
     """Combinations to leave out: every axis named must match."""
     include: list[dict[str, Value]] = []
     """Combinations to add; axes that an entry does not name take all their values."""
+    published_memory: list[PublishedMemory] = []
+    """Memory figures of others, shown beside ours."""
     baseline: dict[str, Value] | None = None
     """The cell that the others are compared with; axes it does not name are left open."""
 
@@ -127,6 +140,7 @@ class Study(Settings):
         for axis in self.sweep.model_extra or {}:
             _check_setting(self, axis)
         entries = [(f"{key}[{i}]", entry) for key in ("exclude", "include") for i, entry in enumerate(getattr(self, key))]
+        entries += [(f"published_memory[{i}].where", figure.where) for i, figure in enumerate(self.published_memory)]
         for label, entry in [*entries, ("baseline", self.baseline or {})]:
             _known(label, entry, axes)
             if not entry and label != "baseline":
@@ -142,7 +156,9 @@ class Study(Settings):
 
     def with_values(self, values: Mapping[str, Value]) -> tuple[Settings, dict[str, Strategy]]:
         """Settings and strategies with dotted settings replaced, checked again."""
-        content = self.model_dump(mode="json", exclude={"keep", "exclude", "include", "baseline"}, exclude_unset=True)
+        content = self.model_dump(
+            mode="json", exclude={"keep", "exclude", "include", "baseline", "published_memory"}, exclude_unset=True
+        )
         for axis, value in values.items():
             change: Any = value
             for step in reversed(axis.split(".")):
@@ -154,6 +170,12 @@ class Study(Settings):
         except ValidationError as error:
             raise UserError(explain(error, type(self), content, lambda _: "sweep: ")) from None
         return study.settings, study.strategies
+
+    def published_gb(self, cell: Cell) -> float | None:
+        """The memory that was published for a cell."""
+        return next(
+            (p.gb for p in self.published_memory if all(cell.get(axis) == value for axis, value in p.where.items())), None
+        )
 
     def value_of(self, axis: str) -> Any:
         """The study's own value of a dotted setting."""

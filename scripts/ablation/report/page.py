@@ -35,6 +35,8 @@ def report_page(results: Results, name: str, folder: Path) -> str:
         summary=words.summary(results),
         main=tables.main_table(results),
         costs=tables.cost_table(results),
+        memory=tables.memory_table(results),
+        card=results.study.hardware,
         figures=_figures(results, folder),
         items=_item_section(results, items),
         metric=results.primary,

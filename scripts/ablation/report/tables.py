@@ -9,6 +9,7 @@ from ablation.report.statistics import Estimate, estimate
 from ablation.settings import Metric
 
 NONE = "–"
+MEASURED_RESERVED = "memory.peak_reserved_gib"  # of a CUDA device alone
 RAN = ("completed", "diverged", "oom", "failed")
 
 
@@ -56,6 +57,24 @@ def cost_table(results: Results) -> dict[str, Any]:
         costs[0] += _some_without_memory(cell)
         rows.append({"cells": [*_axis_values(cell), *sizes, *costs], "kind": _kind(results, cell)})
     return {"head": head, "rows": rows, "text_columns": len(axes)}
+
+
+def memory_table(results: Results) -> dict[str, Any] | None:
+    """A row a cell: predicted memory beside what was measured and published; None for plans without predictions."""
+    if "predicted_gib" not in results.runs:
+        return None
+    head = [*_axis_names(results), "needs, GiB", "fits?", "predicted reserved", "measured reserved", "error", "published, GB"]
+    rows = []
+    for cell in results.cells:
+        first = cell.runs.iloc[0]
+        predicted, measured = (cell.estimate(column) for column in ("predicted_reserved_gib", MEASURED_RESERVED))
+        error = f"{predicted.mean / measured.mean - 1:+.1%}" if predicted and measured else NONE
+        needs = [_number(first["predicted_gib"], 2), first.get("memory_verdict") or NONE]
+        held = [_number(first["predicted_reserved_gib"], 2), shown(measured, 2), error]
+        rows.append(
+            {"cells": [*_axis_values(cell), *needs, *held, _number(first.get("published_gb"), 0)], "kind": _kind(results, cell)}
+        )
+    return {"head": head, "rows": rows, "text_columns": len(results.varying)}
 
 
 def _axis_names(results: Results) -> list[str]:

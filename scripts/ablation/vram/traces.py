@@ -3,15 +3,20 @@
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from ablation.canonical import canonical, short_hash
+from ablation.errors import UserError
 from ablation.sweep import Run
 from ablation.vram.affine import along
 from ablation.vram.step import MICRO_STEPS, trace_step
@@ -37,10 +42,35 @@ class Traces:
     def __init__(self, runs: Iterable[Run], compute_capability: str, folder: Path | None = None):
         self.compute_capability, self.folder = compute_capability, folder
         self._points: dict[str, set[Point]] = defaultdict(set)
+        self._examples: dict[str, Run] = {}
         self._known: dict[tuple[str, Point], Trace] = {}
         self.traced = 0  # steps that were really traced
         for run in runs:
             self._points[family(run)].add(_point(run))
+            self._examples.setdefault(family(run), run)
+
+    def prepare(self, workers: int) -> None:
+        """Trace all that must be traced, in ``workers`` processes. Without it, traces are made when they are asked for."""
+        needed = [(name, point) for name, points in self._points.items() for point in sorted(self._ends(name, points))]
+        if workers < 2 or len(needed) < 2:
+            return
+        # Forked, because importing torch takes longer than most traces; nothing here has started a thread of torch's.
+        with ProcessPoolExecutor(min(workers, len(needed)), mp_context=get_context("fork")) as pool:
+            jobs = {pool.submit(_attempt, self, self._examples[name], point): (name, point) for name, point in needed}
+            for job in tqdm(as_completed(jobs), "tracing steps", len(jobs), unit="step", leave=False, mininterval=0.5):
+                found, traced = job.result()
+                self.traced += traced
+                if found is not None:
+                    self._known[jobs[job]] = found
+
+    def _ends(self, name: str, points: set[Point]) -> set[Point]:
+        """The points that are traced: where an axis has many values, its ends alone."""
+        for field in Point._fields:
+            anchors = self._anchors(name, field)
+            if anchors:
+                alone = {point for point in points if getattr(point, field) in (None, ALONE[field])}
+                points = alone | {p._replace(**{field: anchor}) for p in points - alone for anchor in anchors}
+        return points
 
     def __getitem__(self, run: Run) -> Trace:
         return self._at(run, family(run), _point(run))
@@ -78,6 +108,15 @@ class Traces:
             found = trace_step(run, self.compute_capability)
             _save(path, found)
         return found
+
+
+def _attempt(traces: Traces, run: Run, point: Point) -> tuple[Trace | None, int]:
+    """A trace and how many steps were traced for it; none for a step that cannot be traced, which is told when asked for."""
+    torch.set_num_threads(1)
+    try:
+        return traces._traced(run, point), traces.traced
+    except UserError:
+        return None, 0
 
 
 def family(run: Run) -> str:
