@@ -84,16 +84,18 @@ def _row(run: Run, card: Card, size: dict[str, Any], missing: list[str]) -> dict
     }
 
 
+def unsupported(run: Run, card: Card) -> str | None:
+    """Why ``run`` cannot run on ``card``, whatever its data and weights; None if it can."""
+    if run.axes["precision"] not in card.precisions:
+        return f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})"
+    return "runs on several GPUs are not supported yet" if run.axes["gpus"] > 1 else None
+
+
 def _verdict(run: Run, card: Card, size: dict[str, Any], missing: list[str]) -> tuple[str, str]:
     if missing:
         return "invalid", "; ".join(line.splitlines()[0] for line in missing)
-    if run.axes["precision"] not in card.precisions:
-        return (
-            "invalid",
-            f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})",
-        )
-    if run.axes["gpus"] > 1:
-        return "invalid", "runs on several GPUs are not supported yet"
+    if reason := unsupported(run, card):
+        return "invalid", reason
     static = sum(value for name, value in size.items() if name.endswith("_gib"))
     parts = f"weights, gradients and optimizer state take {static:.2f} of {card.memory_gib:g} GiB"
     return ("oom", parts) if static > card.memory_gib else ("unpredicted", f"{parts}; activations are not predicted")
