@@ -10,6 +10,7 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/plan.smk"
+include: "rules/probe.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
@@ -24,3 +25,13 @@ rule all:
 rule plan:
     input:
         [f"{folder(study)}/plan.csv" for study in STUDIES],
+
+
+rule probe:
+    input:
+        [f"{folder(study)}/probe.csv" for study in STUDIES],
+
+
+rule largest_batch:
+    input:
+        [f"{folder(study)}/largest_batch.csv" for study in STUDIES],

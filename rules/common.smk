@@ -1,5 +1,6 @@
 # The studies that run, their runs, and the places of their files. Pure functions of the configuration.
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -42,6 +43,9 @@ wildcard_constraints:
 
 # Verdicts of the plan that are submitted.
 SUBMITTED = ["fits", "tight", *(["oom"] if ATTEMPT_OOM else [])]
+# Resources that say where a job may run, as the SLURM executor names them; what a job needs of a machine is in the study.
+PLACE = "slurm_partition slurm_account runtime constraint qos gres gpu_model slurm_extra".split()
+
 ALL_RUNS = [run for runs in RUNS.values() for run in runs.values()]
 SETTINGS = {
     id(run.settings): run for run in ALL_RUNS
@@ -103,6 +107,33 @@ def planned(wildcards, verdicts):
         return [
             row["run"] for row in csv.DictReader(file) if row["verdict"] in verdicts
         ]
+
+
+def slurm_resources():
+    """The resources of probes sent to SLURM, as JSON; nothing where Snakemake sends no jobs.
+
+    They are what the profile sets for all jobs and for training, as it stands there, but for the time: a probe is short.
+    """
+    settings = workflow.resource_settings
+    if settings.nodes is None:
+        return ""
+    everywhere = settings.default_resources or {}
+    training = settings.overwrite_resources.get("train_run", {})
+    chosen = {name: everywhere[name] for name in PLACE if name in everywhere}
+    for name in [*PLACE, "mem_mb"]:
+        if name in training and name != "runtime":
+            chosen[name] = training[name]
+    values = {
+        name: type(resource)(name, resource.raw).value
+        for name, resource in chosen.items()
+    }
+    return canonical({**values, "jobs": settings.nodes})
+
+
+def failures(wildcards):
+    """How often each probe has failed so far: when that grew, there is something to try again."""
+    path = Path(f"results/{wildcards.scale}/{wildcards.study}/probe/failures.json")
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 # Jobs read the resolved study from a file; what they depend on is in their params all the same.

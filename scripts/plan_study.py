@@ -1,14 +1,13 @@
 """Write the plan of a study: a row for each run with what it would train, and whether it can run."""
 
 import argparse
-import csv
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ablation.cli import call
-from ablation.files import write_text
+from ablation.files import write_csv
 from ablation.hardware import load_card
 from ablation.preflight import plan
 from ablation.resolved import load_study
@@ -19,19 +18,6 @@ HEAD = (
     *("of GiB", " memory"),
 )
 SHOWN = 40  # cells; the file has them all
-
-
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV; the columns are those of all rows, in order of first appearance."""
-    import io
-
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    # Axes that only some runs have stand before the numbers.
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def summary(name: str, rows: list[dict[str, Any]], missing: list[str]) -> str:
@@ -67,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     name, study = load_study(args.study)
     rows, missing = plan(study, name, load_card(study.hardware, args.cards), args.traces, args.workers)
-    write_text(args.output, as_csv(rows))
+    write_csv(args.output, rows)
     sys.stdout.write(summary(name, rows, missing) + "\n")
 
 

@@ -19,6 +19,8 @@ from ablation.vram.predict import MARGIN, Prediction, Predictor
 
 DIGITS = 4
 
+Row = dict[str, Any]
+
 
 def plan(
     study: Study, name: str, card: Card, traces: Path | None = None, workers: int = 1
@@ -48,7 +50,8 @@ def _row(run: Run, card: Card, predictor: Predictor, missing: list[str], publish
         prediction = predictor(run)
     except UserError as error:
         untraceable = str(error)
-    impossible = _impossible(run, card, missing) or untraceable
+    lacks = "; ".join(line.splitlines()[0] for line in missing)
+    impossible = lacks or unsupported(run, card) or untraceable
     verdict, reason = ("invalid", impossible) if impossible else (prediction.verdict, _words(prediction, card))
     return {
         "run": run.id,
@@ -79,15 +82,11 @@ def _columns(prediction: Prediction, parameters: tuple[int, int]) -> Row:
     }
 
 
-def _impossible(run: Run, card: Card, missing: list[str]) -> str | None:
-    """Why a run cannot run here, whatever its memory."""
-    if missing:
-        return "; ".join(line.splitlines()[0] for line in missing)
+def unsupported(run: Run, card: Card) -> str | None:
+    """Why ``run`` cannot run on ``card``, whatever its data and weights; None if it can."""
     if run.axes["precision"] not in card.precisions:
         return f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})"
-    if run.axes["gpus"] > 1:
-        return "runs on several GPUs are not supported yet"
-    return None
+    return "runs on several GPUs are not supported yet" if run.axes["gpus"] > 1 else None
 
 
 def _words(prediction: Prediction, card: Card) -> str:

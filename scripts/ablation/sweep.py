@@ -183,6 +183,11 @@ def _run(resolve: _Resolver, name: str, cell: Cell) -> Run:
 
 def _identity(axes: Cell) -> str:
     """A readable slug and a short hash, such as ``A-r16-b1x8-bf16-s0-1f3a9c2e``."""
+    return f"{slug(axes)}-{short_hash(axes)}"
+
+
+def slug(axes: Cell) -> str:
+    """Readable words for a run or, where ``axes`` hold no seed, for a cell; not unique."""
     words = [str(axes["strategy"])]
     if axes["rank"] is not None:
         words.append(f"r{axes['rank']}")
@@ -190,9 +195,9 @@ def _identity(axes: Cell) -> str:
     if axes["gpus"] != 1:
         words.append(f"g{axes['gpus']}")
     words += [f"{axis.rsplit('.', 1)[-1]}{value}" for axis, value in axes.items() if axis not in AXES]
-    words.append(f"s{axes['seed']}")
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:80]
-    return f"{slug}-{short_hash(axes)}"
+    if "seed" in axes:
+        words.append(f"s{axes['seed']}")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:80]
 
 
 def _nothing_left(study: Study, axes: Mapping[str, list[Value]]) -> str:

@@ -70,7 +70,7 @@ def end(process: subprocess.Popen, limit: float) -> str:
 
 def accounting(since: str = "now-1hour") -> list[dict[str, str]]:
     """The jobs as SLURM's accounting has them."""
-    fields = "JobID,Comment,State,NodeList,AllocTRES,ExitCode"
+    fields = "JobID,JobName,Partition,Comment,State,NodeList,AllocTRES,ExitCode"
     done = subprocess.run(["sacct", "-X", "-n", "-P", "-S", since, "-o", fields], capture_output=True, text=True, check=True)
     return list(csv.DictReader(done.stdout.splitlines(), fieldnames=fields.split(","), delimiter="|"))
 
@@ -119,4 +119,69 @@ def test_a_cancelled_job_is_noticed_and_sent_again(project):
     of_run = [job for job in accounting() if job["Comment"].startswith("rule_train_run") and "-s7-" in job["Comment"]]
     assert [job["State"].split()[0] for job in of_run] == ["CANCELLED", "COMPLETED"]
     assert re.search(r"resuming after step \d+0", log.read_text())
+    assert queue() == []
+
+
+# --- probes: submitit's job arrays ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scavenging(cluster, tmp_path):
+    """A project whose profile names another partition than the cluster's default, and a model of GPU."""
+    project = copy_project(tmp_path / "project")
+    profile = project / "profiles/slurm/config.yaml"
+    text = profile.read_text().replace("slurm_partition: gpu", "slurm_partition: scavenge")
+    profile.write_text(text + "set-resources: {train_run: {gpu_model: rtx4090}}\n")
+    return project
+
+
+def tasks(state: str) -> list[str]:
+    """Ids of the probes in the queue, each task of an array with its own."""
+    done = subprocess.run(["squeue", "-h", "-r", "-n", "probe", "-t", state, "-o", "%i"], capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def wait_until(condition, what: str, limit: float = 200):
+    deadline = time.monotonic() + limit
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"never saw {what}"
+        time.sleep(0.2)
+    return found
+
+
+def test_probes_are_arrays_and_what_is_interrupted_or_cancelled_is_made_up_for(scavenging):
+    """One cell at a time: interrupted after the first; then, of more, one cancelled while it runs and one in the queue."""
+    results = scavenging / "results/demo/vggt-eth3d"
+    probe = ["probe", "--jobs", "1"]
+    config = ["sweep={strategy: [A, B, C], rank: 4, seed: [0, 1]}"]
+
+    def records() -> dict[str, int]:
+        return {path.stem: path.stat().st_mtime_ns for path in (results / "probe").glob("*-*.json")}
+
+    process = start(scavenging, *probe, config=config)
+    wait_until(records, "the first record")
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    wait_until(lambda: not queue(), "the queue empty after an interrupt", 60)
+    first = records()
+    assert 1 <= len(first) < 3 and not (results / "probe.csv").exists()
+
+    process = start(scavenging, *probe, config=["sweep={strategy: [A, B, C], rank: [4, 8], seed: [0, 1]}"])
+    running = wait_until(lambda: tasks("RUNNING") if tasks("PENDING") else None, "a task that runs before others")
+    subprocess.run(["scancel", running[0], tasks("PENDING")[-1]], check=True)
+    output = end(process, limit=400)
+    table = pd.read_csv(results / "probe.csv")
+    assert table["outcome"].value_counts().to_dict() == {"completed": 4, "failed": 2} and "2 failed" in output
+    reasons = sorted(table["reason"].dropna())
+    assert reasons[0].startswith("SLURM: CANCELLED") and reasons[1] == "SLURM: left the queue unrun; cancelled?"
+    second = records()
+    assert {name: second[name] for name in first} == first and len(second) == 4
+
+    end(start(scavenging, *probe, config=["sweep={strategy: [A, B, C], rank: [4, 8], seed: [0, 1]}"]), limit=300)
+    assert set(pd.read_csv(results / "probe.csv")["outcome"]) == {"completed"}
+    assert {name: time_ for name, time_ in records().items() if name in second} == second
+    jobs = [job for job in accounting() if job["JobName"] == "probe"]
+    assert all(re.fullmatch(r"\d+_\d+", job["JobID"]) for job in jobs)
+    assert {job["Partition"] for job in jobs} == {"scavenge"}
+    assert all("gres/gpu:rtx4090=1" in job["AllocTRES"] for job in jobs if job["State"] == "COMPLETED")
     assert queue() == []

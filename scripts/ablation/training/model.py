@@ -1,10 +1,11 @@
 """From settings to a network that is ready: pretrained weights, a strategy or what it trained, the right number formats."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from torch import nn
+from torch import Tensor, nn
 
 from ablation.sweep import Run
 from ablation.systems.base import System
@@ -67,6 +68,14 @@ def for_evaluation(
     model.requires_grad_(False)
     cast_frozen(model, precision, system.fp32_modules)
     return model.to(device).eval()
+
+
+def lasting_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """Weights, buffers and optimizer state: what is live between steps."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
 def structure(model: nn.Module) -> str:

@@ -20,7 +20,7 @@ from ablation.systems.base import System
 from ablation.training import guards, order
 from ablation.training.checkpoints import Checkpoints
 from ablation.training.history import History
-from ablation.training.model import for_training, structure
+from ablation.training.model import for_training, lasting_tensors, structure
 from ablation.training.optimizer import make_optimizer
 from ablation.training.precision import make_accelerator
 from ablation.training.randomness import random_state, restore_random_state, seed_everything
@@ -69,7 +69,7 @@ class Trainer:
         self.diagnoses: list[guards.Diagnosis] = []
         self.start = self._resume()
         self.history = History(folder / "state" / "history.csv", keep_steps=self.start)
-        self.meter.watch_load(self._tensors())
+        self.meter.watch_load(lasting_tensors(self.model, self.optimizer))
 
     @property
     def step(self) -> int:
@@ -151,17 +151,10 @@ class Trainer:
             self.meter.mark,
         )
         seconds = self.clock.stop()
-        self.meter.watch_step(self._tensors())
+        self.meter.watch_step(lasting_tensors(self.model, self.optimizer))
         epoch = (step + 1) * self.run.axes["accumulation"] / self.batches_per_epoch
         numbers = {name: float(value) for name, value in values.items()}
         return {"step": step + 1, "epoch": round(epoch, 4), "lr": rate, **numbers, "seconds": round(seconds, 6)}
-
-    def _tensors(self):
-        """Weights, buffers and optimizer state: what is live between steps."""
-        yield from self.model.parameters()
-        yield from self.model.buffers()
-        for state in self.optimizer.state.values():
-            yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
     def _fatal(self, step: int, row: dict[str, float]) -> bool:
         scaled = self.accelerator.scaler is not None

@@ -21,7 +21,7 @@ ANCHORS = 2  # ranks of a strategy that are counted; the operations are affine i
 
 
 def flops_per_sample(run: Run) -> int:
-    """What a step of ``run`` executes for each sample: forward, recomputed and backward; matrix products, convolutions, attention.
+    """What a step of ``run`` executes for each sample, forward, recomputed and backward: products, convolutions, attention.
 
     The number format makes no difference to it, nor how the samples are spread over batches.
     """

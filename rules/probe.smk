@@ -1,0 +1,53 @@
+# Measured instead of predicted: a few steps of each cell on the device, and the largest batch that fits it. These rules run
+# where Snakemake runs; their jobs are sent as SLURM job arrays where the profile has SLURM, else they run on this machine.
+
+
+localrules:
+    probe,
+    largest_batch,
+    probe_study,
+    probe_batches,
+
+
+rule probe_study:
+    input:
+        plan="results/{scale}/{study}/plan.csv",
+    output:
+        "results/{scale}/{study}/probe.csv",
+    log:
+        "results/{scale}/{study}/logs/probe.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: 1
+    params:
+        cluster=slurm_resources(),
+        failures=failures,
+        folder=subpath(output[0], parent=True),
+    message:
+        "probe {wildcards.study}"
+    shell:
+        "python scripts/probe_study.py --study {params.folder}/study.json --plan {input.plan:q} --cards config/hardware"
+        " --folder {params.folder}/probe --logs {params.folder}/logs/probe --cluster {params.cluster:q}"
+        " --log {log:q} --output {output:q}"
+
+
+rule probe_batches:
+    input:
+        plan="results/{scale}/{study}/plan.csv",
+    output:
+        "results/{scale}/{study}/largest_batch.csv",
+    log:
+        "results/{scale}/{study}/logs/largest_batch.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: 1
+    params:
+        cluster=slurm_resources(),
+        failures=failures,
+        folder=subpath(output[0], parent=True),
+    message:
+        "find the largest batches of {wildcards.study}"
+    shell:
+        "python scripts/probe_batches.py --study {params.folder}/study.json --cards config/hardware --traces results/traces"
+        " --folder {params.folder}/probe --logs {params.folder}/logs/probe --cluster {params.cluster:q}"
+        " --log {log:q} --output {output:q}"

@@ -1,0 +1,49 @@
+"""What is probed: a cell of the sweep, named by the content that its memory and its step time depend on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ablation.canonical import canonical, short_hash
+from ablation.hardware import Card
+from ablation.study import AXES
+from ablation.sweep import NOT_OF_TRAINING, Run, slug
+
+STEPS = 5  # optimizer steps of a probe; StepClock leaves the first three out
+NOT_OF_A_STEP = {"epochs", "steps", "schedule", "warmup", "min_lr", "checkpoint_every", "keep_checkpoints", "guards"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run that stands for its cell, and where and for how long it is measured."""
+
+    run: Run
+    card: Card
+    device: str
+    """What is known of the device before a job runs on it: the name of a GPU, ``cpu``, or what SLURM is asked for."""
+    steps: int = STEPS
+
+    @cached_property
+    def name(self) -> str:
+        """Readable, and the same for all that costs the same: cells that differ in their learning rate share it."""
+        axes = {axis: self.run.axes[axis] for axis in AXES if axis != "seed"}
+        excluded = {**dict.fromkeys(NOT_OF_TRAINING, True), "training": NOT_OF_A_STEP}
+        content = {
+            "settings": self.run.settings.model_dump(mode="json", exclude=excluded),
+            "strategy": self.run.strategy.model_dump(mode="json", exclude={"lr"}),
+            "axes": {axis: value for axis, value in axes.items() if axis != "strategy"},
+            "budget_gib": self.card.usable_gib,
+            "device": self.device,
+            "steps": self.steps,
+        }
+        return f"{slug(axes)}-{short_hash(content)}"
+
+
+def one_per_cell(runs: Sequence[Run]) -> list[Run]:
+    """The first run of each cell, whatever the seeds of the others."""
+    return list({canonical(run.cell): run for run in reversed(runs)}.values())[::-1]
+
+
+def at_batch(run: Run, batch: int, accumulation: int) -> Run:
+    """``run`` with another batch; its id stays, for it is how a job finds the run in its study."""
+    return replace(run, axes={**run.axes, "batch": batch, "accumulation": accumulation})
