@@ -6,7 +6,7 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slurm lint format schemas pretrain clean
+.PHONY: help install demo test test-slurm lint format schemas vram-table gpu-records pretrain clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ format: install  ## format the code
 
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py
+
+vram-table: install  ## docs/vram-records.md, from benchmarks/records
+	$(BIN)/python scripts/write_vram_table.py
+
+gpu-records: install  ## on a machine with a GPU: predicted against measured memory, 9 minutes, into benchmarks/records
+	$(BIN)/python scripts/gpu_records.py
 
 pretrain: install  ## pretrain the demo's base model again (50 minutes)
 	$(BIN)/python scripts/pretrain_vggt.py --output resources/vggt-demo.safetensors

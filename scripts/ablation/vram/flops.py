@@ -21,9 +21,10 @@ ANCHORS = 2  # ranks of a strategy that are counted; the operations are affine i
 
 
 def flops_per_sample(run: Run) -> int:
-    """What a step of ``run`` executes for each sample, forward, recomputed and backward: products, convolutions, attention.
+    """What a step of ``run`` executes for each sample: forward, recomputed and backward.
 
-    The number format makes no difference to it, nor how the samples are spread over batches.
+    Matrix products, convolutions and attention count, with two operations a multiplication and addition. The number format
+    makes no difference to it, nor how the samples are spread over batches.
     """
     run = run.with_axes(batch=1, accumulation=1, precision="fp32")
     system = load_system(run.settings)

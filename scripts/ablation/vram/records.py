@@ -33,12 +33,12 @@ class Errors:
     maximum: float
 
 
-def case(name: str, predicted_gib: float, measured_gib: float | None, outcome: str = "completed", **more: Any) -> Case:
-    """One case of a record. ``measured_gib`` is None where no peak was reached: the run ended before."""
-    error = None if measured_gib is None else round(100 * (predicted_gib / measured_gib - 1), DIGITS)
-    measured = None if measured_gib is None else round(measured_gib, DIGITS)
-    numbers = {"predicted_gib": round(predicted_gib, DIGITS), "measured_gib": measured, "error_percent": error}
-    return {"name": name, **numbers, "outcome": outcome, **more}
+def case(name: str, predicted_gib: float | None, measured_gib: float | None, outcome: str = "completed", **more: Any) -> Case:
+    """One case of a record. No size: it could not be predicted, or no peak was reached because the run ended before."""
+    sizes = {"predicted_gib": predicted_gib, "measured_gib": measured_gib}
+    numbers = {key: None if size is None else round(size, DIGITS) for key, size in sizes.items()}
+    error = None if None in sizes.values() else round(100 * (predicted_gib / measured_gib - 1), DIGITS)
+    return {"name": name, **numbers, "error_percent": error, "outcome": outcome, **more}
 
 
 def read_records(folder: Path) -> dict[str, Record]:

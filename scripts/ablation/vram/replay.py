@@ -46,12 +46,12 @@ def fits(trace: Trace, limit: int) -> bool:
 
 def later_step(trace: Trace) -> "np.ndarray":
     """The events of any later step: those of the first, without what outlives it."""
-    return _step(trace)[~_outlives(trace)]
+    return _step(trace)[~outliving(trace)]
 
 
 def at_peak(trace: Trace) -> tuple[str, dict[str, int]]:
     """Phase and parts in bytes of the largest moment of a later step."""
-    step, outlives = _step(trace), _outlives(trace)
+    step, outlives = _step(trace), outliving(trace)
     storages = np.abs(step) - 1
     change = np.where(outlives, 0, np.sign(step) * trace.sizes[storages])
     last = int(change.cumsum().argmax())
@@ -74,7 +74,7 @@ def _step(trace: Trace) -> "np.ndarray":
     return trace.events[trace.existing :]
 
 
-def _outlives(trace: Trace) -> "np.ndarray":
+def outliving(trace: Trace) -> "np.ndarray":
     """For each event of the step, whether its storage is made in it and not freed."""
     step = _step(trace)
     freed = np.zeros(len(trace.sizes), bool)
@@ -82,4 +82,4 @@ def _outlives(trace: Trace) -> "np.ndarray":
     return (step > 0) & ~freed[np.abs(step) - 1]
 
 
-__all__ = ["KINDS", "Peak", "allocated_peak", "at_peak", "fits", "later_step", "replay"]
+__all__ = ["KINDS", "Peak", "allocated_peak", "at_peak", "fits", "later_step", "outliving", "replay"]

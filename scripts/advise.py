@@ -1,0 +1,169 @@
+"""Advise how to train a study on a card: which batch, accumulation, strategy and precision fit, and which is fastest.
+
+    python scripts/advise.py vggt-eth3d --gpu rtx4090 --effective-batch 256 [--gpus 8]
+
+Memory is predicted, without a GPU, weights or data. Speeds are those of the study's probe where it was made on that card, else
+estimated from the floating-point operations of a step. Exit status: 0 when something fits, 1 when nothing does, 2 for an error.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from tqdm import tqdm
+
+from ablation.advise import Advice, Miss, Option, advise, candidates, closest
+from ablation.cli import call
+from ablation.errors import UserError
+from ablation.hardware import Card, load_card
+from ablation.settings import Scale
+from ablation.speeds import Measured, Speed, speeds
+from ablation.study import AXES, find_studies, load_study
+from ablation.sweep import Run, expand
+from ablation.vram.flops import Flops
+from ablation.vram.predict import MARGIN, Predictor
+
+ROOT = Path(__file__).parent.parent
+NOTHING_FITS = 1
+SHOWN = 24  # options: what a screen holds
+HEAD = ("strategy", "rank", "precision", "batch", "accum", "GiB", "head-room", "speed", "")
+
+
+def study_file(text: str) -> Path:
+    """The file of a study that is named, or given by its path. Raises :class:`UserError` for one that there is not."""
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such study file")
+        return path
+    return find_studies(text, ROOT / "config/studies")[text]
+
+
+def rated(runs: list[Run], measured: Measured) -> list[Speed]:
+    """Their speeds, with a bar while operations are counted."""
+    flops = Flops(runs)
+    with tqdm(total=len(runs), desc="comparing speeds", unit="option", leave=False, disable=None) as bar:
+
+        def counted(run: Run) -> float:
+            bar.update()
+            return flops(run)
+
+        return speeds(runs, measured, counted)
+
+
+def heading(study: str, args: argparse.Namespace, card: Card) -> str:
+    """What the advice is for, and how far its predictions are to be trusted."""
+    cards, share = (f"{args.gpus} x {card.name}", f" x {args.gpus} GPUs") if args.gpus > 1 else (card.name, "")
+    return (
+        f"{study} ({args.scale}) on {cards}: {card.usable_gib:g} GiB usable,"
+        f" effective batch {args.effective_batch} = batch x accum{share}\n"
+        f"GiB: predicted for each GPU; 95 % of the predictions checked on real GPUs were off by less than {MARGIN:.1%}"
+    )
+
+
+def report(card: Card, advice: Advice) -> str:
+    """The advice as text: what fits, best first, then where each strategy, rank and precision ends."""
+    shown = advice.options[:SHOWN]
+    lines = _aligned([HEAD, *(_cells(option, speed, card.usable_gib) for option, speed in shown)])
+    groups = [speed.group for _, speed in shown]
+    out = [lines[0]]
+    for line, group, before in zip(lines[1:], groups, [groups[0], *groups], strict=False):
+        out += ["", line] if group != before else [line]
+    if len(advice.options) > SHOWN:
+        out.append(f"  ... and {len(advice.options) - SHOWN} more that fit")
+    if any(not speed.measured for _, speed in advice.options):
+        out += ["", "speed: samples/s against the best; ~ estimated from FLOPs, by which all batch sizes are equally fast"]
+        if any(groups):
+            out.append("       and which do not compare precisions: each has a best of its own")
+    return "\n".join([*out, *_rest(advice.misses)])
+
+
+def _cells(option: Option, speed: Speed, usable: float) -> tuple[str, ...]:
+    axes, total = option.run.axes, option.prediction.total
+    relative = f"{'' if speed.measured else '~'}{speed.relative:.2f}"
+    mark = "" if option.prediction.verdict == "fits" else option.prediction.verdict
+    sizes = (str(axes["batch"]), str(axes["accumulation"]), f"{total:.2f}", f"{usable - total:.2f}")
+    return (*_words(option.run), *sizes, relative, mark)
+
+
+def _words(run: Run) -> tuple[str, str, str]:
+    """Strategy (with the values of further axes), rank and precision."""
+    further = [f"{name.rsplit('.', 1)[-1]}={value}" for name, value in run.axes.items() if name not in AXES]
+    return " ".join([run.axes["strategy"], *further]), str(run.rank or "-"), run.axes["precision"]
+
+
+def _rest(misses: Sequence[Miss]) -> list[str]:
+    if not misses:
+        return []
+    rows = [(*_words(miss.smallest.run), _where(miss)) for miss in misses]
+    return ["", "does not fit", *_aligned(rows, left=3)]
+
+
+def _where(miss: Miss) -> str:
+    batch, size = miss.smallest.run.axes["batch"], miss.smallest.prediction.total
+    end = " and above" if miss.open_end else f" to {miss.last}"
+    return f"batch {batch}{'' if batch == miss.last else end}: OOM, {size:.2f} GiB"
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Columns of equal width; the first one, and that numbered ``left``, begin where the column begins."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if number in (0, left) else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def nothing_fits(card: Card, option: Option) -> str:
+    """What comes closest, and by how much it misses."""
+    strategy, rank, precision = _words(option.run)
+    total, axes = option.prediction.total, option.run.axes
+    return (
+        f"nothing fits. Closest: strategy {strategy}, rank {rank}, {precision}, batch {axes['batch']} x {axes['accumulation']}:"
+        f" {total:.2f} GiB at the peak of the {option.prediction.phase} pass, {total - card.usable_gib:.2f} GiB too much"
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def main() -> None:
+    """Predict, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", help="a name in config/studies, or a file")
+    parser.add_argument("--gpu", required=True, help="a card of config/hardware, such as rtx4090")
+    parser.add_argument(
+        "--effective-batch", type=positive, required=True, help="samples an optimizer step, of all GPUs together"
+    )
+    parser.add_argument("--gpus", type=positive, default=1, help="GPUs, data parallel (1)")
+    parser.add_argument("--scale", choices=get_args(Scale), default="full", help="full, the released size, or demo")
+    args = parser.parse_args()
+    path, card = study_file(args.study), load_card(args.gpu, ROOT / "config/hardware")
+    runs = expand(load_study(path, {"scale": args.scale, "hardware": args.gpu}), path.stem)
+    groups = candidates(runs, card, args.effective_batch, args.gpus)
+    measured = Measured(ROOT / f"results/{args.scale}/{path.stem}/probe.csv", card, runs)
+    predictor = Predictor([run for group in groups for run in group], card, ROOT / "results/traces")
+    bar = tqdm(groups, desc="predicting memory", unit="group", leave=False, disable=None)
+    advice = advise(bar, predictor, partial(rated, measured=measured))
+    sys.stdout.write(f"{heading(path.stem, args, card)}\n")
+    if measured.note:
+        sys.stdout.write(f"{measured.note}\n")
+    if not advice.options:
+        sys.stdout.write(f"{nothing_fits(card, closest(advice.misses))}\n")
+        sys.exit(NOTHING_FITS)
+    sys.stdout.write(f"\n{report(card, advice)}\n")
+
+
+if __name__ == "__main__":
+    call(main)
