@@ -8,6 +8,8 @@ from ablation.files import write_json
 from ablation.hardware import Card
 from ablation.sweep import Run
 
+STEPS = 6  # the clock leaves the first three out
+
 
 def main() -> None:
     """Measure, write."""
@@ -20,13 +22,17 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
+    from ablation.probe.measure import measure
+    from ablation.systems import load_system
     from ablation.training.randomness import make_deterministic
-    from ablation.vram.measured_step import measure_steps
+    from ablation.vram.budget import hold_to_card
 
     torch.set_num_threads(1)
     make_deterministic()  # as the trainer does; it decides on the workspaces of matrix products
     run, card = Run.from_view(args.run), Card.model_validate(args.card)
-    write_json(args.output, measure_steps(run, args.name, card, torch.device(args.device)))
+    device = torch.device(args.device)
+    budget = hold_to_card(args.name, card, device)
+    write_json(args.output, measure(run, load_system(run.settings), device, STEPS, budget))
 
 
 if __name__ == "__main__":
