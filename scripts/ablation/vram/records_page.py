@@ -11,8 +11,8 @@ INTRODUCTION = """# Predicted against measured memory
 <!-- Generated from benchmarks/records by `make vram-table`; do not edit. -->
 
 Peak memory that PyTorch reserves on a GPU, predicted without one, against what was measured. Nothing is fitted to these
-measurements but the predictor's margin, {margin:.1%}: the error that 95 % of the predictions stay below, rounded up. A run within
-the margin of the card's memory is planned as `tight`.
+measurements but the predictor's margin, {margin:.1%}: the error that 95 % of the predictions stay below, rounded up. A run
+within the margin of the card's memory is planned as `tight`.
 
 `make gpu-records` adds a record of your own GPU; `benchmarks/vram_peft.py` makes those of public runs.
 """
