@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -28,7 +29,7 @@ from ablation.vram.predict import MARGIN, Predictor
 
 ROOT = Path(__file__).parent.parent
 NOTHING_FITS = 1
-SHOWN = 24  # options: what a screen holds
+SHOWN = 20  # options whose speeds compare; more than a screen nobody reads
 HEAD = ("strategy", "rank", "precision", "batch", "accum", "GiB", "head-room", "speed", "")
 
 
@@ -66,14 +67,14 @@ def heading(study: str, args: argparse.Namespace, card: Card) -> str:
 
 def report(card: Card, advice: Advice) -> str:
     """The advice as text: what fits, best first, then where each strategy, rank and precision ends."""
-    shown = advice.options[:SHOWN]
-    lines = _aligned([HEAD, *(_cells(option, speed, card.usable_gib) for option, speed in shown)])
-    groups = [speed.group for _, speed in shown]
-    out = [lines[0]]
-    for line, group, before in zip(lines[1:], groups, [groups[0], *groups], strict=False):
-        out += ["", line] if group != before else [line]
-    if len(advice.options) > SHOWN:
-        out.append(f"  ... and {len(advice.options) - SHOWN} more that fit")
+    groups = list(dict.fromkeys(speed.group for _, speed in advice.options))
+    best = {group: [pair for pair in advice.options if pair[1].group == group][:SHOWN] for group in groups}
+    head, *lines = _aligned([HEAD, *(_cells(*pair, card.usable_gib) for pairs in best.values() for pair in pairs)])
+    out, rest = [head], iter(lines)
+    for number, pairs in enumerate(best.values()):
+        out += ["", *islice(rest, len(pairs))] if number else islice(rest, len(pairs))
+    if hidden := len(advice.options) - len(lines):
+        out.append(f"  ... and {hidden} more that fit")
     if any(not speed.measured for _, speed in advice.options):
         out += ["", "speed: samples/s against the best; ~ estimated from FLOPs, by which all batch sizes are equally fast"]
         if any(groups):

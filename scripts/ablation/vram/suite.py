@@ -51,19 +51,20 @@ FIRST = (
     Setting("A", 16, 1, "bf16", False),
     Setting("C", 16, 1, "bf16", True),
     Setting("B", 16, 1, "bf16", True),
-    Setting("C", 16, 4, "bf16", False, "rtx4090"),  # predicted to run out of memory
+    Setting("A", 16, 2, "bf16", False, "rtx4090"),  # predicted to run out of memory
     Setting("A", 16, 1, "bf16", False, "rtx4090"),
     Setting("C", 16, 1, "bf16", False),
     Setting("A", 16, 1, "fp32", False),
     Setting("C", 16, 1, "fp32", True),
     Setting("A", 16, 2, "bf16", False),
     Setting("C", 64, 2, "bf16", True),
-    Setting("C", 16, 2, "bf16", True, "rtx5090"),
+    Setting("B", 16, 2, "bf16", True, "rtx5090"),  # predicted to be tight
+    Setting("C", 16, 2, "bf16", True, "rtx5090"),  # predicted to miss by little
     Setting("C", 16, 1, "bf16", True, "rtx4090"),
     Setting("A", 4, 1, "bf16", False),
     Setting("C", 16, 1, "fp16", True),
     Setting("C", 16, 1, "tf32", True),
-    Setting("B", 16, 2, "fp32", True, "rtx5090"),
+    Setting("C", 64, 1, "fp32", True, "rtx4090"),
 )
 REST = product((2, 4, 1), ("bf16", "fp32"), (4, 64, 16), "CAB", (True, False))  # the factors, the last one changing fastest
 FULL = tuple(dict.fromkeys([*FIRST, *(Setting(s, r, b, p, c) for b, p, r, s, c in REST)]))
