@@ -213,7 +213,7 @@ class Meter:
 
 
 def train(case: Case, output: Path) -> None:
-    """What each of the processes does; the first one writes what it measured."""
+    """What each of the processes does; each writes what it measured."""
     from accelerate import Accelerator, DeepSpeedPlugin
     from accelerate.utils import InitProcessGroupKwargs
 
@@ -238,8 +238,7 @@ def train(case: Case, output: Path) -> None:
             run_step(accelerator, model, optimizer, meter)
         host = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in host_of(optimizer, sharding)}
         found = {name: value - sum(host.values()) for name, value in {"between": between, **meter.peaks}.items()}
-    if accelerator.is_main_process:
-        output.write_text(json.dumps(found))
+    (output / f"{accelerator.process_index}.json").write_text(json.dumps(found))
 
 
 def host_of(optimizer, sharding: Sharding) -> list[Tensor]:
@@ -280,16 +279,16 @@ def run_step(accelerator, model: nn.Module, optimizer, meter: Meter) -> None:
 
 
 def measure(case: str) -> dict[str, int]:
-    """Bytes of the first rank, by a real run of this file under torchrun."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "peaks.json"
+    """Bytes of the rank that needs most, for each phase, by a real run of this file under torchrun."""
+    with tempfile.TemporaryDirectory() as output:
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(GPUS)]
         # DeepSpeed compiles its operators with g++ and the ninja beside this Python
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-        command = [*launch, __file__, "--worker", case, "--output", str(output)]
+        command = [*launch, __file__, "--worker", case, "--output", output]
         subprocess.run(command, env=environment, check=True, capture_output=True)
-        return json.loads(output.read_text())
+        ranks = [json.loads(file.read_text()) for file in sorted(Path(output).glob("*.json"))]
+    return {phase: max(rank[phase] for rank in ranks) for phase in ranks[0]}
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class Coordinator:
         self.flying: dict[int, _Flight] = {}  # parameters that no module has taken from their all-gather yet
         self.users: defaultdict[int, set[int]] = defaultdict(set)  # modules under way that use a parameter
         self.backward: dict[int, None] = {}  # modules whose backward pass is under way
-        self.recomputed: defaultdict[int, set[int]] = defaultdict(set)  # frozen, gathered again within such a pass
+        self.recomputed: defaultdict[int, set[int]] = defaultdict(set)  # frozen, gathered again within such a pass and for it
         self.live = 0  # elements, as DeepSpeed counts them
         self.passes = 0
         self.decided: dict[tuple[int, int], set[int]] = {}  # what a module gives up at a step
@@ -79,7 +79,9 @@ class Coordinator:
         for p in own:
             self.users[p].add(call.module)
             if call.forward and self.backward and self.rewrite.old.kinds[p] != KIND["trained_weights"]:
-                self.recomputed[next(reversed(self.backward))].add(p)
+                owner = next(reversed(self.backward))
+                self.recomputed[owner].add(p)
+                self.users[p].add(owner)
             if p in self.flying:
                 self._take(call.event, p)
         if self.passes > 1:
@@ -90,10 +92,10 @@ class Coordinator:
         """``release_sub_module``."""
         own = self.watched.parameters[call.module]
         done = self._done(call.module) if self.passes > 1 else own
-        again = set() if call.forward else self.recomputed.pop(call.module, set()) - self.kept
+        again = set() if call.forward else self.recomputed.pop(call.module, set())
         if not call.forward:
             self.backward.pop(call.module, None)
-        self._give_up(call, {*own, *again}, done | again)
+        self._give_up(call, {*own, *again}, done | (again - self.kept))
 
     def end_backward(self, place: float) -> None:
         """``release_backward_leftovers``: of modules that were not seen to be left."""

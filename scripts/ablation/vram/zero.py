@@ -123,9 +123,10 @@ class Zero2(Zero):
             return before
         size, first = self.bucket * self.element, backward.gradients[0].event + 1
         buckets = [self.rewrite.allocate(first, size, "communication") for _ in range(2)]
-        own = None
+        own, begin = None, sum(self.elements)  # gradients come from the last parameter to the first
         for place, filled in self.fills(backward):
-            if self.gpus > 1:  # ``allreduce_bucket`` joins the parts of several partitions in a copy
+            end, begin = begin, begin - sum(g.size for g in filled) // self.element
+            if (end - 1) // self.part > begin // self.part:  # ``allreduce_bucket`` joins parts of several partitions in a copy
                 self.rewrite.use(place, sum(g.size for g in filled), "communication")
             if self.offload:
                 self.rewrite.use(place, NORM * self.piece, "temporaries")
