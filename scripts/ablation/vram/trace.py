@@ -30,6 +30,7 @@ KINDS = (
     "temporaries",
     "batch",
     "workspace",
+    "communication",
 )
 KIND = {name: number for number, name in enumerate(KINDS)}
 
@@ -97,7 +98,7 @@ class Tracer(TorchDispatchMode):
     def label(self, tensors: Iterable[Tensor], kind: str) -> None:
         """Say what kind of memory the storages of ``tensors`` are."""
         for tensor in tensors:
-            self._kinds[self._number(tensor)] = KIND[kind]
+            self._kinds[self.number(tensor)] = KIND[kind]
 
     def mark(self, phase: str) -> None:
         """``phase`` begins; in that named ``backward`` autograd's engine runs."""
@@ -113,6 +114,11 @@ class Tracer(TorchDispatchMode):
         finally:
             self._recording = True
 
+    @property
+    def now(self) -> int:
+        """Number of the event that comes next."""
+        return len(self._events)
+
     def trace(self) -> Trace:
         """What was recorded so far."""
         events = in_order(np.array(self._events, np.int32), [mark.event for mark in self._marks])
@@ -123,7 +129,7 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if not self._recording:
             return function(*args, **(kwargs or {}))
-        if function is aten.add.Tensor and _sums_gradients(args):
+        if function is aten.add.Tensor and sums_gradients(args):
             return aten.add_.Tensor(*args)
         if function in CONTROL and (known := CONTROL[function](function, args, kwargs or {})) is not None:
             return known
@@ -132,16 +138,16 @@ class Tracer(TorchDispatchMode):
             self._events.append(self._new(self._workspace, KIND["workspace"]) + 1)
         out = function(*args, **(kwargs or {}))
         if isinstance(out, Tensor):
-            self._number(out)
+            self.number(out)
         elif isinstance(out, (tuple, list)):
             for leaf in out:
                 if isinstance(leaf, Tensor):
-                    self._number(leaf)
+                    self.number(leaf)
         if function in HIDDEN:
             self._use(HIDDEN[function](args))
         return out
 
-    def _number(self, tensor: Tensor) -> int:
+    def number(self, tensor: Tensor) -> int:
         """Number of the tensor's storage, which is recorded if it is new."""
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -236,8 +242,8 @@ CONTROL = {
 }
 
 
-def _sums_gradients(args: tuple) -> bool:
-    """Whether autograd's engine adds to a gradient that it alone holds.
+def sums_gradients(args: tuple) -> bool:
+    """Whether autograd's engine adds to a gradient that it alone holds; to be asked by a mode's ``__torch_dispatch__``.
 
     It does so in place, but not while a dispatch mode is active (``can_accumulate_inplace`` in torch's input_buffer.cpp).
     """
