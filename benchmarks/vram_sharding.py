@@ -110,7 +110,7 @@ def trace(case: Case) -> tuple[Trace, ModuleCalls]:
         warnings.simplefilter("ignore")
         materialise(model)
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, foreach=True)
+        optimizer = torch.optim.AdamW(trained, fused=True)
         with Tracer() as tracer:
             for tensor in tensors_of(model):
                 tracer.add([tensor], "trained_weights" if tensor.requires_grad else "frozen_weights")
@@ -226,8 +226,7 @@ def train(case: Case, output: Path) -> None:
             plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(sharding))
             accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[gloo])
         model = build(case)
-        # foreach is what CUDA takes; on a CPU it has to be asked for
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=True)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
         model, optimizer = accelerator.prepare(model, optimizer)
         meter = Meter(live)
         if sharding.method != "ddp":

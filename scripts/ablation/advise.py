@@ -93,11 +93,7 @@ def advise(
     Sorted: what fits before what is tight, then by speed (where it is a tie, fewer forward passes a step: the same work in
     fewer pieces), then by head-room; groups of speeds that cannot be compared stay apart.
     """
-
-    def one_gpu(run: Run) -> Prediction:
-        return predictor(run)  # data parallel, without DDP's buckets: what sharding does to one GPU's share belongs here
-
-    ends = [fitting(group, one_gpu, allocator_gib(predictor.card)) for group in groups]
+    ends = [fitting(group, predictor, allocator_gib(predictor.card)) for group in groups]
     options = [option for found, _ in ends for option in found]
     rated = list(zip(options, speeds([option.run for option in options]), strict=True))
     order = list(dict.fromkeys(speed.group for _, speed in rated))

@@ -9,13 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ablation.errors import UserError
 from ablation.hardware import Card
 from ablation.settings import Settings
 from ablation.study import Study
 from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.vram.predict import MARGIN, Prediction, Predictor
+from ablation.vram.sharding import sharding_of
+from ablation.vram.step import Untraceable
 
 DIGITS = 4
 
@@ -48,7 +49,7 @@ def _row(run: Run, card: Card, predictor: Predictor, missing: list[str], publish
     prediction, untraceable = None, None
     try:
         prediction = predictor(run)
-    except UserError as error:
+    except Untraceable as error:
         untraceable = str(error)
     lacks = "; ".join(line.splitlines()[0] for line in missing)
     impossible = lacks or unsupported(run, card) or untraceable
@@ -86,7 +87,9 @@ def unsupported(run: Run, card: Card) -> str | None:
     """Why ``run`` cannot run on ``card``, whatever its data and weights; None if it can."""
     if run.axes["precision"] not in card.precisions:
         return f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})"
-    return "runs on several GPUs are not supported yet" if run.axes["gpus"] > 1 else None
+    if (sharding := sharding_of(run)) is None:
+        return None
+    return f"training with {sharding.method} on {sharding.gpus} GPUs is not supported yet"
 
 
 def _words(prediction: Prediction, card: Card) -> str:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,7 @@ from ablation.systems import SYSTEMS, settings_class
 from ablation.yamlfile import Location, line_of, load_yaml, merge, resolve_strings
 
 Value = bool | int | float | str
+Distributed = Literal["ddp", "zero2", "zero3"]
 Cell = dict[str, Any]  # axis -> value; None where the axis has no meaning
 
 AXES = ("strategy", "rank", "batch", "accumulation", "precision", "gpus", "seed")
@@ -65,6 +66,16 @@ class Strategy(Strict):
     """Peak learning rate."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
+    distributed: Distributed = "ddp"
+    """What several GPUs share of one model: `ddp` nothing, `zero2` gradients and optimizer, `zero3` the weights too."""
+    offload: bool = False
+    """Optimizer state in host memory; needs zero2 or zero3."""
+
+    @model_validator(mode="after")
+    def _offloadable(self) -> "Strategy":
+        if self.offload and self.distributed == "ddp":
+            raise ValueError("offload needs distributed: zero2 or zero3; ddp keeps the optimizer's state on the GPU")
+        return self
 
 
 class PublishedMemory(Strict):

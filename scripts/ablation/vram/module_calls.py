@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
 from torch.utils._pytree import tree_map_only
 
 from ablation.vram.trace import Tracer
@@ -117,6 +118,7 @@ def zero3_linear() -> Iterator[None]:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
+    @custom_fwd(device_type="cpu")
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         if x.dim() == 2 and bias is not None:
@@ -127,6 +129,7 @@ class _Linear(torch.autograd.Function):
         return out
 
     @staticmethod
+    @custom_bwd(device_type="cpu")
     def backward(ctx, gradient: Tensor):
         x, weight, _ = ctx.saved_tensors
         rows = gradient.reshape(-1, gradient.shape[-1])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablation.vram.allocator import Block, CachingAllocator, OutOfMemory
-from ablation.vram.trace import KIND, KINDS, Trace
+from ablation.vram.trace import KIND, Trace
 
 LATER_STEPS = 1  # after the first, which makes the optimizer's state; further ones change nothing
 
@@ -25,7 +25,8 @@ def replay(trace: Trace, limit: int | None = None) -> Peak:
     allocator = CachingAllocator(limit)
     live: dict[int, Block] = {}
     sizes = trace.sizes.tolist()
-    for part in (trace.events.tolist(), *[later_step(trace).tolist()] * LATER_STEPS):
+    later = [later_step(trace).tolist()] * LATER_STEPS if repeats(trace) else []
+    for part in (trace.events.tolist(), *later):
         for event in part:
             if event > 0:
                 live[event] = allocator.allocate(sizes[event - 1])
@@ -51,15 +52,12 @@ def later_step(trace: Trace) -> "np.ndarray":
 
 def at_peak(trace: Trace) -> tuple[str, dict[str, int]]:
     """Phase and parts in bytes of the largest moment of a later step."""
-    step, outlives = _step(trace), outliving(trace)
-    storages = np.abs(step) - 1
-    change = np.where(outlives, 0, np.sign(step) * trace.sizes[storages])
-    last = int(change.cumsum().argmax())
-    resident = np.concatenate([np.abs(trace.events[: trace.existing]) - 1, storages[outlives]])
+    step, outlives = _step(trace), outliving(trace) & repeats(trace)
+    last = int(np.where(outlives, 0, np.sign(step) * trace.sizes[np.abs(step) - 1]).cumsum().argmax())
+    until = np.concatenate([trace.events[: trace.existing], step[outlives], step[: last + 1]])
     alive = np.zeros(len(trace.sizes), bool)
-    alive[resident] = True
-    born, gone = storages[: last + 1][step[: last + 1] > 0], storages[: last + 1][step[: last + 1] < 0]
-    alive[born], alive[gone] = True, False
+    alive[until[until > 0] - 1] = True
+    alive[-until[until < 0] - 1] = False
     parts = {name: int(trace.sizes[alive & (trace.kinds == number)].sum()) for name, number in KIND.items()}
     phases = [mark.phase for mark in trace.marks if mark.event - trace.existing <= last]
     return phases[-1] if phases else "forward", parts
@@ -68,6 +66,11 @@ def at_peak(trace: Trace) -> tuple[str, dict[str, int]]:
 def allocated_peak(trace: Trace) -> int:
     """Bytes of live storages at the largest moment of a later step, without any rounding."""
     return sum(at_peak(trace)[1].values())
+
+
+def repeats(trace: Trace) -> bool:
+    """Whether later steps are to be made from the first; else the trace has them."""
+    return sum(mark.phase == "optimizer" for mark in trace.marks) < 2
 
 
 def _step(trace: Trace) -> "np.ndarray":
@@ -80,6 +83,3 @@ def outliving(trace: Trace) -> "np.ndarray":
     freed = np.zeros(len(trace.sizes), bool)
     freed[-step[step < 0] - 1] = True
     return (step > 0) & ~freed[np.abs(step) - 1]
-
-
-__all__ = ["KINDS", "Peak", "allocated_peak", "at_peak", "fits", "later_step", "outliving", "replay"]

@@ -4,9 +4,10 @@ Not modelled: NCCL's buffers and the second CUDA stream's pool of blocks, both o
 of the model's buffers at each forward pass; the first two micro-batches of ZeRO-3, which gather less ahead than later ones.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
+from ablation.study import Distributed
+from ablation.sweep import Run
 from ablation.vram.gathering import Limits
 from ablation.vram.module_calls import ModuleCalls
 from ablation.vram.passes import of_kind, phases
@@ -29,16 +30,16 @@ class Sharding:
     """
 
     gpus: int
-    method: Literal["ddp", "zero2", "zero3"]
+    method: Distributed
     offload: bool = False
     bucket: int = 200_000_000
     limits: Limits = field(default_factory=Limits)
 
-    def __post_init__(self):
-        if self.gpus < 1:
-            raise ValueError(f"a run needs a GPU, not {self.gpus}")
-        if self.offload and self.method == "ddp":
-            raise ValueError("DDP keeps the optimizer's state on the GPU: offload needs zero2 or zero3")
+
+def sharding_of(run: Run) -> Sharding | None:
+    """How ``run`` is spread; None where one process trains alone."""
+    gpus, method = run.axes["gpus"], run.strategy.distributed
+    return None if gpus == 1 and method == "ddp" else Sharding(gpus, method, run.strategy.offload)
 
 
 def per_rank(trace: Trace, sharding: Sharding, element: int, modules: ModuleCalls | None = None) -> Trace:
@@ -46,7 +47,7 @@ def per_rank(trace: Trace, sharding: Sharding, element: int, modules: ModuleCall
 
     It holds AdamW's steps from the run's first on, phases ``forward``, ``backward`` and ``optimizer``, and its trained
     weights, gradients and optimizer state are labelled. For ZeRO it is of the model as DeepSpeed holds it: parameters in the
-    compute type, trained ones too, buffers as they are (engine.py, ``_cast_module_mixed_precision``), and no autocast.
+    compute type, trained ones too, buffers as they are (engine.py, ``_cast_module_mixed_precision``).
     ``element``: bytes of an element of its trained weights. ``modules``: its modules' calls, which ZeRO-3 depends on.
     """
     rewrite = Rewrite(trace)
@@ -58,7 +59,7 @@ def per_rank(trace: Trace, sharding: Sharding, element: int, modules: ModuleCall
         raise ValueError("ZeRO-3 gathers weights by module: trace the step with ModuleCalls")
     else:
         Zero3(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element, modules, sharding.limits).apply()
-    return rewrite.trace()
+    return replace(rewrite.trace(), parameters=trace.parameters)
 
 
 def _ddp(rewrite: Rewrite) -> None:

@@ -1,6 +1,7 @@
 """One optimizer step of a run, traced: the trainer's own step, on fake tensors."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -15,26 +16,32 @@ from ablation.systems import load_system
 from ablation.systems.base import System
 from ablation.training.model import adapted
 from ablation.training.optimizer import make_optimizer
-from ablation.training.precision import make_accelerator
+from ablation.training.precision import COMPUTE, make_accelerator
 from ablation.training.randomness import CUBLAS_WORKSPACES
 from ablation.training.step import training_step
 from ablation.training.strategy import count_parameters
 from ablation.vram import cuda
 from ablation.vram.fake import materialise, tensors_of
+from ablation.vram.module_calls import ModuleCalls, zero3_linear
+from ablation.vram.sharding import per_rank, sharding_of
 from ablation.vram.trace import Trace, Tracer
 
 CPU = torch.device("cpu")
 MICRO_STEPS = 2  # the second accumulates into the gradients of the first, as all later ones do
+GATHERING_STEPS = 3  # ZeRO-3 gathers ahead as from the second forward pass, and as it always will from the third
+
+
+class Untraceable(UserError):
+    """A step that cannot be followed on fake tensors."""
 
 
 def trace_step(run: Run, compute_capability: str) -> Trace:
-    """The first optimizer step of ``run`` as a CUDA device of that capability would allocate it.
+    """The first optimizer step of ``run`` as a CUDA device of that capability would allocate it; under ZeRO-3, the first few.
 
-    Needs no GPU, weights or data. Raises :class:`UserError` for a model that cannot be traced.
+    Of several devices, the one that needs most. Needs no GPU, weights or data. Raises :class:`Untraceable`.
     """
     system = load_system(run.settings)
-    with torch.device("meta"):
-        model = adapted(system, run, system.build()).train()
+    model = _built(system, run)
     workspace = cuda.cublas_workspace(compute_capability, CUBLAS_WORKSPACES)
     try:
         with cuda.like_cuda(), FakeTensorMode(allow_non_fake_inputs=True):
@@ -42,7 +49,7 @@ def trace_step(run: Run, compute_capability: str) -> Trace:
     except UserError:
         raise
     except Exception as error:  # whatever a step does that fake tensors cannot
-        raise UserError(_untraceable(run, error)) from error
+        raise Untraceable(_untraceable(run, error)) from error
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -50,10 +57,20 @@ def trace_step(run: Run, compute_capability: str) -> Trace:
 def trace_step_on_cpu(run: Run) -> Trace:
     """The same as a CPU allocates it: what the predictor is checked against where there is no GPU."""
     system = load_system(run.settings)
-    with torch.device("meta"):
-        model = adapted(system, run, system.build()).train()
+    model = _built(system, run)
     with FakeTensorMode(allow_non_fake_inputs=True):
         return _trace(system, run, model, Tracer())
+
+
+def _built(system: System, run: Run) -> nn.Module:
+    """The network of ``run`` without memory; for ZeRO as DeepSpeed holds it: trained weights in the compute type, too."""
+    with torch.device("meta"):
+        model = adapted(system, run, system.build()).train()
+    if run.strategy.distributed != "ddp":
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(COMPUTE[run.axes["precision"]])
+    return model
 
 
 def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
@@ -76,15 +93,17 @@ def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
             tracer.label(batch.values(), "batch")
             yield batch
 
-    with tracer:
+    counts, sharding, gathers = count_parameters(model), sharding_of(run), run.strategy.distributed == "zero3"
+    with tracer, zero3_linear() if gathers else nullcontext():
         for tensor in weights:
             tracer.add([tensor], "trained_weights" if tensor.requires_grad else "frozen_weights")
-        values = training_step(system, model, optimizer, accelerator, batches(), micro_steps, run.settings.training.clip, mark)
-        del values
+        modules = ModuleCalls(model, tracer) if gathers else None
+        for _ in range(GATHERING_STEPS if gathers else 1):
+            training_step(system, model, optimizer, accelerator, batches(), micro_steps, run.settings.training.clip, mark)
         for state in optimizer.state.values():
             tracer.label((value for value in state.values() if isinstance(value, Tensor)), "optimizer")
-        counts = count_parameters(model)
-        return replace(tracer.trace(), parameters=(counts["total"], counts["trainable"]))
+        trace = replace(tracer.trace(), parameters=(counts["total"], counts["trainable"]))
+    return trace if sharding is None else per_rank(trace, sharding, trained[0].element_size(), modules)
 
 
 def _accelerator(precision: str) -> Accelerator:

@@ -26,6 +26,7 @@ PACKAGES = ("torch", "peft", "accelerate", "transformers")
 NOT_OF_A_STEP = {"title", "evaluation", "compute", "hardware", "scale", "training"}
 ENOUGH = 2  # traces, from which all others follow
 ALONE = {"batch": 1, "rank": None}  # with a batch of one, some tensors need no copy that others need
+NOT_AFFINE = {"ddp": (), "zero2": ("rank",), "zero3": ("rank",)}  # ZeRO's partitions are rounded
 SAME_SIZE = {"tf32": "fp32", "fp16": "bf16"}
 
 
@@ -93,7 +94,8 @@ class Traces:
 
     def _anchors(self, name: str, field: str) -> list[int]:
         values = sorted({getattr(point, field) for point in self._points[name]} - {None, ALONE[field]})
-        return values[:ENOUGH] if len(values) > ENOUGH else []
+        exact = field not in NOT_AFFINE[self._examples[name].strategy.distributed]
+        return values[:ENOUGH] if exact and len(values) > ENOUGH else []
 
     def _traced(self, run: Run, point: Point) -> Trace:
         run = run.with_axes(batch=point.batch, rank=point.rank)
@@ -113,8 +115,9 @@ class Traces:
 def _attempt(traces: Traces, run: Run, point: Point) -> tuple[Trace | None, int]:
     """A trace and how many steps were traced for it; none for a step that cannot be traced, which is told when asked for."""
     torch.set_num_threads(1)
+    before = traces.traced  # a worker serves several
     try:
-        return traces._traced(run, point), traces.traced
+        return traces._traced(run, point), traces.traced - before
     except UserError:
         return None, 0
 
@@ -125,7 +128,8 @@ def family(run: Run) -> str:
     strategy = run.strategy.model_dump(mode="json", exclude={"lr"})
     precision = SAME_SIZE.get(run.axes["precision"], run.axes["precision"])
     clipped = run.settings.training.clip is not None
-    return canonical([settings, strategy, precision, min(run.axes["accumulation"], MICRO_STEPS), clipped])
+    micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
+    return canonical([settings, strategy, precision, micro_steps, clipped, run.axes["gpus"]])
 
 
 def _point(run: Run) -> Point:

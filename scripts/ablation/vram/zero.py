@@ -63,7 +63,6 @@ class Zero:
         if self.stateless:
             self._make_moments(place, elements)
             self.stateless = False
-        self.rewrite.use(place, MASTER * at_once, "temporaries")  # AdamW's square root of the second moments
         self.rewrite.free(place, flat)
 
     def fills(self, backward: Backward) -> Iterator[tuple[float, list[Gradient]]]:

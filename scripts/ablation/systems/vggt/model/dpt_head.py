@@ -90,7 +90,7 @@ class DPTHead(nn.Module):
         rows, columns = height // self.patch_size, width // self.patch_size
         maps = []
         for x, project, resize in zip(levels, self.projects, self.resize_layers, strict=True):
-            x = self.norm(x[:, :, self.special_tokens :].flatten(0, 1).float())
+            x = self.norm(x[:, :, self.special_tokens :].flatten(0, 1).to(self.norm.weight.dtype))
             x = project(x.transpose(1, 2).unflatten(2, (rows, columns)))
             maps.append(resize(add_positions(x, width / height)))
         x = self._fuse(maps)

@@ -47,14 +47,14 @@ class VGGT(nn.Module):
 
         Returns, for the heads asked for: ``pose_enc`` [B, S, 9] and its refinements ``pose_enc_list``; ``depth``
         [B, S, H, W, 1] and ``depth_conf`` [B, S, H, W]; ``world_points`` [B, S, H, W, 3] and ``world_points_conf``.
-        The heads run in fp32 whatever the autocast type of the aggregator, as in the release.
+        The heads run in the type of their weights, fp32 in the release, whatever the autocast type of the aggregator.
         """
         height, width = images.shape[-2:]
         tokens = self.aggregator(images, keep=set().union(*(self.needed[head] for head in heads)))
         out: dict[str, Tensor | list[Tensor]] = {}
         with torch.autocast(images.device.type, enabled=False):
             if "camera" in heads:
-                out["pose_enc_list"] = self.camera_head(tokens[self.last].float())
+                out["pose_enc_list"] = self.camera_head(tokens[self.last].to(self.camera_head.token_norm.weight.dtype))
                 out["pose_enc"] = out["pose_enc_list"][-1]
             if "depth" in heads:
                 out["depth"], out["depth_conf"] = self.depth_head(tokens, height, width)
