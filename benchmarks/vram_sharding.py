@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -101,7 +101,7 @@ def build(case: Case) -> nn.Module:
     return get_peft_model(model, LoraConfig(r=RANK, target_modules=["qkv", "out", "up", "down"])).train()
 
 
-def trace(case: Case) -> tuple[Trace, ModuleCalls]:
+def trace(case: Case) -> Trace:
     """The run in a single process, with the module as the method holds it."""
     linear = zero3_linear() if case.sharding.method == "zero3" else nullcontext()
     with torch.device("meta"):
@@ -117,7 +117,7 @@ def trace(case: Case) -> tuple[Trace, ModuleCalls]:
             modules = ModuleCalls(model, tracer)
             for _ in range(STEPS):
                 step(model, trained, optimizer, tracer, case.dtype)
-            return tracer.trace(), modules
+            return replace(tracer.trace(), modules=modules.found)
 
 
 def step(model: nn.Module, trained: list[nn.Parameter], optimizer, tracer: Tracer, dtype: torch.dtype) -> None:
@@ -153,8 +153,7 @@ def peaks(found: Trace) -> dict[str, int]:
 
 def predict(case: Case) -> dict[str, int]:
     """Bytes of a rank, by :func:`peaks`."""
-    found, modules = trace(case)
-    return peaks(per_rank(found, case.sharding, case.dtype.itemsize, modules))
+    return peaks(per_rank(trace(case), case.sharding, case.dtype.itemsize))
 
 
 def deepspeed_config(sharding: Sharding) -> dict:

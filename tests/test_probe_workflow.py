@@ -86,7 +86,12 @@ def test_where_nothing_can_be_measured_the_target_fails_and_says_why(project):
     config = [*SMALL, "sweep={strategy: A, gpus: 2}"]
     done = snakemake(project, "probe", config=config)
     text = done.stdout + done.stderr
-    assert done.returncode != 0 and "no cell could be measured" in text and "ddp on 2 GPUs is not supported yet" in text and "Traceback" not in text
+    assert (
+        done.returncode != 0
+        and "no cell could be measured" in text
+        and "ddp on 2 GPUs is not supported yet" in text
+        and "Traceback" not in text
+    )
     assert not (project / RESULTS / "probe.csv").exists()
 
 

@@ -7,18 +7,17 @@ import pytest
 from conftest import STUDY
 from hypothesis import given
 from hypothesis import strategies as st
-from test_predict import ADA, TINY, card, planned
+from test_predict import ADA, TINY, planned
 from vram_sharding import CASES, MEASURED, predict
 
 from ablation.errors import UserError
 from ablation.study import load_study
 from ablation.sweep import Run, expand
-from ablation.vram.predict import Predictor
 from ablation.vram.replay import at_peak
 from ablation.vram.rewrite import Rewrite
 from ablation.vram.sharding import BUCKET, FIRST_BUCKET, bucket_sizes
-from ablation.vram.step import trace_step
 from ablation.vram.trace import KIND, Mark, Trace
+from ablation.vram.traces import Traces
 from ablation.vram.zero import touched
 
 
@@ -41,20 +40,21 @@ def sharded(gpus: int, distributed: str = "ddp", offload: bool = False, **sweep)
     return run
 
 
-def parts(run: Run) -> dict[str, int]:
-    """Bytes by kind at the peak of one rank."""
-    return at_peak(trace_step(run, ADA))[1]
+def parts(*runs: Run) -> list[dict[str, int]]:
+    """Bytes by kind at the peak of one rank, for each run."""
+    traces = Traces(runs, ADA)
+    return [at_peak(traces[run])[1] for run in runs]
 
 
 def test_ddp_holds_its_gradients_twice():
-    alone, together = parts(sharded(1)), parts(sharded(2))
+    alone, together = parts(sharded(1), sharded(2))
     assert alone["communication"] == 0 and together["communication"] == alone["trained_weights"] > 0
     assert {**together, "communication": 0} == alone
 
 
 @pytest.mark.parametrize("distributed", ["zero2", "zero3"])
 def test_more_gpus_hold_smaller_parts(distributed):
-    two, eight, offloaded = (parts(sharded(gpus, distributed, off)) for gpus, off in ((2, False), (8, False), (8, True)))
+    two, eight, offloaded = parts(*(sharded(gpus, distributed, off) for gpus, off in ((2, False), (8, False), (8, True))))
     states = two["optimizer"], eight["optimizer"], offloaded["optimizer"]
     assert states[0] == pytest.approx(4 * states[1], rel=0.02) and states[2] == 0  # as the offload takes all of it
     assert sum(two.values()) > sum(eight.values()) > sum(offloaded.values())
@@ -62,8 +62,8 @@ def test_more_gpus_hold_smaller_parts(distributed):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_under_zero_a_half_precision_run_is_held_in_half_precision(precision):
-    half, single = (parts(sharded(2, "zero2", precision=name))["trained_weights"] for name in (precision, "fp32"))
-    assert 2 * half == single
+    half, single = parts(*(sharded(2, "zero2", precision=name) for name in (precision, "fp32")))
+    assert 2 * half["trained_weights"] == single["trained_weights"]
 
 
 def test_a_plan_for_several_gpus_predicts_and_says_that_it_cannot_train_yet():
@@ -72,12 +72,17 @@ def test_a_plan_for_several_gpus_predicts_and_says_that_it_cannot_train_yet():
     assert row["verdict"] == "invalid" and "ddp on 3 GPUs is not supported yet" in row["reason"]
 
 
-def test_zero_extrapolates_over_batches_and_traces_every_rank():
-    wanted = [sharded(2, "zero2", batch=batch, rank=rank) for batch in (2, 3, 9) for rank in (2, 3, 5)]
-    predictor = Predictor(wanted, card(23.1))
-    found = {(run.axes["batch"], run.rank): predictor.traces[run] for run in wanted}
-    assert predictor.traces.traced == 2 * 3
-    assert np.array_equal(found[9, 5].sizes, trace_step(wanted[-1], ADA).sizes)
+@pytest.mark.parametrize("distributed", ["zero2", "zero3"])
+def test_sizes_between_traces_are_exact_for_parts_too(distributed, tmp_path):
+    """All numbers of GPUs share the traces, from one process to the next."""
+    wanted = [sharded(2, distributed, rank=rank) for rank in (2, 3, 5)]
+    more = sharded(8, distributed, rank=5)
+    Traces(wanted, ADA, tmp_path)[wanted[-1]]
+    kept = Traces([*wanted, more], ADA, tmp_path)
+    found = kept[more]
+    assert kept.traced == 0
+    traced = Traces([more], ADA)[more]
+    assert np.array_equal(found.sizes, traced.sizes) and np.array_equal(found.events, traced.events)
 
 
 def test_ddp_cannot_offload():

@@ -29,4 +29,5 @@ def _alike(first: Trace, second: Trace) -> bool:
         and first.marks == second.marks
         and np.array_equal(first.events, second.events)
         and np.array_equal(first.kinds, second.kinds)
+        and first.modules == second.modules
     )

@@ -9,9 +9,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ablation.vram.module_calls import Call, ModuleCalls
 from ablation.vram.rewrite import Rewrite
-from ablation.vram.trace import KIND, KINDS
+from ablation.vram.trace import KIND, KINDS, Call, Modules
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Coordinator:
     element.
     """
 
-    def __init__(self, rewrite: Rewrite, watched: ModuleCalls, gpus: int, element: int, limits: Limits):
+    def __init__(self, rewrite: Rewrite, watched: Modules, gpus: int, element: int, limits: Limits):
         self.rewrite, self.watched, self.gpus, self.element, self.limits = rewrite, watched, gpus, element, limits
         self.every = sorted({p for own in watched.parameters for p in own})
         self.elements = {p: int(rewrite.old.sizes[p]) // element for p in self.every}

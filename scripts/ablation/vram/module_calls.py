@@ -3,52 +3,41 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.utils._pytree import tree_map_only
 
-from ablation.vram.trace import Tracer
-
-
-class Call(NamedTuple):
-    """Before event number ``event`` a module is entered or left, in a forward or a backward pass."""
-
-    event: int
-    module: int
-    enters: bool
-    forward: bool
+from ablation.vram.trace import Call, Modules, Tracer
 
 
 class ModuleCalls:
     """Watches a model while its step is traced, as DeepSpeed does (parameter_offload.py, ``setup_zero_stage3_hooks``).
 
-    ``parameters``: the storages of each module's own parameters, and of others that are read while it is the innermost
-    module under way (``register_external_parameter``); the whole model is module 0. ``calls``: in order. A module is seen to
-    leave its backward pass only by inputs that need a gradient and are passed by position.
+    To a module's own parameters count others that are read while it is the innermost module under way
+    (``register_external_parameter``). A module is seen to leave its backward pass only by inputs that need a gradient and are
+    passed by position.
     """
 
     def __init__(self, model: nn.Module, tracer: Tracer):
-        self.parameters: list[set[int]] = []
-        self.calls: list[Call] = []
+        self.found = Modules([], [])
         self._under_way: list[int] = []
         for number, module in enumerate(model.modules()):
-            self.parameters.append({tracer.number(parameter) for parameter in module.parameters(recurse=False)})
+            self.found.parameters.append({tracer.number(parameter) for parameter in module.parameters(recurse=False)})
             module._parameters = _Watched(module._parameters, partial(self._read, number, tracer))
             self._watch(number, module, tracer)
 
     def _read(self, owner: int, tracer: Tracer, parameter: nn.Parameter) -> None:
         in_backward = torch._C._current_graph_task_id() != -1
         if self._under_way and owner not in self._under_way and not in_backward:
-            self.parameters[self._under_way[-1]].add(tracer.number(parameter))
+            self.found.parameters[self._under_way[-1]].add(tracer.number(parameter))
 
     def _watch(self, number: int, module: nn.Module, tracer: Tracer) -> None:
         waiting = 0  # inputs whose gradient is still to come
 
         def call(enters: bool, forward: bool) -> None:
-            self.calls.append(Call(tracer.now, number, enters, forward))
+            self.found.calls.append(Call(tracer.now, number, enters, forward))
 
         def gradient_done() -> None:
             nonlocal waiting

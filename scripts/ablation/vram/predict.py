@@ -14,6 +14,7 @@ from ablation.hardware import Card
 from ablation.sweep import Run
 from ablation.vram.budget import CONTEXT_GIB, allocator_gib
 from ablation.vram.replay import Peak, fits, replay
+from ablation.vram.sharding import sharding_of
 from ablation.vram.trace import Trace
 from ablation.vram.traces import Traces, family
 
@@ -58,7 +59,7 @@ class Predictor:
 
     def __call__(self, run: Run) -> Prediction:
         """The prediction for one run. Raises :class:`UserError` when its step cannot be traced."""
-        key = family(run), run.axes["batch"], run.rank
+        key = family(run), run.axes["batch"], run.rank, sharding_of(run)
         if key not in self._known:
             trace = self.traces[run]
             peak = replay(trace)

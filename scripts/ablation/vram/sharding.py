@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from ablation.study import Distributed
 from ablation.sweep import Run
+from ablation.training.precision import COMPUTE
 from ablation.vram.gathering import Limits
-from ablation.vram.module_calls import ModuleCalls
 from ablation.vram.passes import of_kind, phases
 from ablation.vram.rewrite import Rewrite
 from ablation.vram.trace import Trace
@@ -42,23 +42,29 @@ def sharding_of(run: Run) -> Sharding | None:
     return None if gpus == 1 and method == "ddp" else Sharding(gpus, method, run.strategy.offload)
 
 
-def per_rank(trace: Trace, sharding: Sharding, element: int, modules: ModuleCalls | None = None) -> Trace:
+def as_sharded(trace: Trace, run: Run) -> Trace:
+    """``trace``, of the run's step in one process, as that of the rank which needs most."""
+    sharding = sharding_of(run)
+    return trace if sharding is None else per_rank(trace, sharding, COMPUTE[run.axes["precision"]].itemsize)
+
+
+def per_rank(trace: Trace, sharding: Sharding, element: int) -> Trace:
     """The trace of that rank of ``sharding`` which needs most; ``trace`` is the same step in one process.
 
     It holds AdamW's steps from the run's first on, phases ``forward``, ``backward`` and ``optimizer``, and its trained
     weights, gradients and optimizer state are labelled. For ZeRO it is of the model as DeepSpeed holds it: parameters in the
     compute type, trained ones too, buffers as they are (engine.py, ``_cast_module_mixed_precision``).
-    ``element``: bytes of an element of its trained weights. ``modules``: its modules' calls, which ZeRO-3 depends on.
+    ``element``: bytes of an element of its trained weights. ZeRO-3 depends on the trace's ``modules``, too.
     """
     rewrite = Rewrite(trace)
     if sharding.method == "ddp":
         _ddp(rewrite)
     elif sharding.method == "zero2":
         Zero2(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element).apply()
-    elif modules is None:
+    elif trace.modules is None:
         raise ValueError("ZeRO-3 gathers weights by module: trace the step with ModuleCalls")
     else:
-        Zero3(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element, modules, sharding.limits).apply()
+        Zero3(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element, trace.modules, sharding.limits).apply()
     return replace(rewrite.trace(), parameters=trace.parameters)
 
 

@@ -23,7 +23,6 @@ from ablation.training.strategy import count_parameters
 from ablation.vram import cuda
 from ablation.vram.fake import materialise, tensors_of
 from ablation.vram.module_calls import ModuleCalls, zero3_linear
-from ablation.vram.sharding import per_rank, sharding_of
 from ablation.vram.trace import Trace, Tracer
 
 CPU = torch.device("cpu")
@@ -38,7 +37,8 @@ class Untraceable(UserError):
 def trace_step(run: Run, compute_capability: str) -> Trace:
     """The first optimizer step of ``run`` as a CUDA device of that capability would allocate it; under ZeRO-3, the first few.
 
-    Of several devices, the one that needs most. Needs no GPU, weights or data. Raises :class:`Untraceable`.
+    In one process: :func:`ablation.vram.sharding.as_sharded` makes it a rank's. Needs no GPU, weights or data. Raises
+    :class:`Untraceable`.
     """
     system = load_system(run.settings)
     model = _built(system, run)
@@ -93,7 +93,7 @@ def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
             tracer.label(batch.values(), "batch")
             yield batch
 
-    counts, sharding, gathers = count_parameters(model), sharding_of(run), run.strategy.distributed == "zero3"
+    counts, gathers = count_parameters(model), run.strategy.distributed == "zero3"
     with tracer, zero3_linear() if gathers else nullcontext():
         for tensor in weights:
             tracer.add([tensor], "trained_weights" if tensor.requires_grad else "frozen_weights")
@@ -102,8 +102,8 @@ def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
             training_step(system, model, optimizer, accelerator, batches(), micro_steps, run.settings.training.clip, mark)
         for state in optimizer.state.values():
             tracer.label((value for value in state.values() if isinstance(value, Tensor)), "optimizer")
-        trace = replace(tracer.trace(), parameters=(counts["total"], counts["trainable"]))
-    return trace if sharding is None else per_rank(trace, sharding, trained[0].element_size(), modules)
+        parameters = counts["total"], counts["trainable"]
+        return replace(tracer.trace(), parameters=parameters, modules=modules and modules.found)
 
 
 def _accelerator(precision: str) -> Accelerator:

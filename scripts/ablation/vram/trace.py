@@ -49,12 +49,29 @@ class Mark(NamedTuple):
     phase: str
 
 
+class Call(NamedTuple):
+    """Before event number ``event`` a module is entered or left, in a forward or a backward pass."""
+
+    event: int
+    module: int
+    enters: bool
+    forward: bool
+
+
+class Modules(NamedTuple):
+    """The storages of each module's own parameters, the whole model first, and the modules' calls in order."""
+
+    parameters: list[set[int]]
+    calls: list[Call]
+
+
 @dataclass(frozen=True)
 class Trace:
     """Allocations and frees in order.
 
     ``events``: i + 1 allocates storage i, -(i + 1) frees it. ``sizes``: bytes of each storage. ``kinds``: its number in
     :data:`KINDS`. The first ``existing`` events are what was there before the step. ``parameters``: all, and the trained ones.
+    ``modules``: where the memory depends on which module is under way.
     """
 
     events: NDArray[np.int32]
@@ -63,6 +80,7 @@ class Trace:
     marks: tuple[Mark, ...]
     existing: int
     parameters: tuple[int, int] = (0, 0)
+    modules: Modules | None = None
 
 
 class Tracer(TorchDispatchMode):

@@ -13,20 +13,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ablation.canonical import canonical, short_hash
 from ablation.errors import UserError
 from ablation.sweep import Run
 from ablation.vram.affine import along
+from ablation.vram.sharding import as_sharded
 from ablation.vram.step import MICRO_STEPS, trace_step
-from ablation.vram.trace import Mark, Trace
+from ablation.vram.trace import Call, Mark, Modules, Trace
 
 PACKAGES = ("torch", "peft", "accelerate", "transformers")
 NOT_OF_A_STEP = {"title", "evaluation", "compute", "hardware", "scale", "training"}
 ENOUGH = 2  # traces, from which all others follow
 ALONE = {"batch": 1, "rank": None}  # with a batch of one, some tensors need no copy that others need
-NOT_AFFINE = {"ddp": (), "zero2": ("rank",), "zero3": ("rank",)}  # ZeRO's partitions are rounded
 SAME_SIZE = {"tf32": "fp32", "fp16": "bf16"}
 
 
@@ -74,7 +75,7 @@ class Traces:
         return points
 
     def __getitem__(self, run: Run) -> Trace:
-        return self._at(run, family(run), _point(run))
+        return as_sharded(self._at(run, family(run), _point(run)), run)
 
     def _at(self, run: Run, name: str, point: Point) -> Trace:
         key = name, point
@@ -94,8 +95,7 @@ class Traces:
 
     def _anchors(self, name: str, field: str) -> list[int]:
         values = sorted({getattr(point, field) for point in self._points[name]} - {None, ALONE[field]})
-        exact = field not in NOT_AFFINE[self._examples[name].strategy.distributed]
-        return values[:ENOUGH] if exact and len(values) > ENOUGH else []
+        return values[:ENOUGH] if len(values) > ENOUGH else []
 
     def _traced(self, run: Run, point: Point) -> Trace:
         run = run.with_axes(batch=point.batch, rank=point.rank)
@@ -123,13 +123,13 @@ def _attempt(traces: Traces, run: Run, point: Point) -> tuple[Trace | None, int]
 
 
 def family(run: Run) -> str:
-    """All that the shape of a run's step depends on, but batch and rank."""
+    """All that the shape of a run's step in one process depends on, but batch and rank."""
     settings = run.settings.model_dump(mode="json", exclude=NOT_OF_A_STEP)
-    strategy = run.strategy.model_dump(mode="json", exclude={"lr"})
+    strategy = run.strategy.model_dump(mode="json", exclude={"lr", "offload"})
     precision = SAME_SIZE.get(run.axes["precision"], run.axes["precision"])
     clipped = run.settings.training.clip is not None
     micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
-    return canonical([settings, strategy, precision, micro_steps, clipped, run.axes["gpus"]])
+    return canonical([settings, strategy, precision, micro_steps, clipped])
 
 
 def _point(run: Run) -> Point:
@@ -150,9 +150,22 @@ def _load(path: Path) -> Trace | None:
         with np.load(path, allow_pickle=False) as file:
             marks = tuple(Mark(int(event), str(phase)) for event, phase in zip(file["at"], file["phases"], strict=True))
             total, trained = file["parameters"].tolist()
-            return Trace(file["events"], file["sizes"], file["kinds"], marks, int(file["existing"]), (total, trained))
+            modules = _modules(file["own"], file["owned"], file["calls"]) if "calls" in file else None
+            return Trace(file["events"], file["sizes"], file["kinds"], marks, int(file["existing"]), (total, trained), modules)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # not there, or cut short: it is made again
+
+
+def _modules(own: NDArray, owned: NDArray, calls: NDArray) -> Modules:
+    parameters = [set(storages.tolist()) for storages in np.split(own, owned.cumsum())[:-1]]
+    return Modules(
+        parameters, [Call(event, module, bool(enters), bool(forward)) for event, module, enters, forward in calls.tolist()]
+    )
+
+
+def _arrays(modules: Modules) -> dict[str, NDArray]:
+    own = [storage for storages in modules.parameters for storage in sorted(storages)]
+    return {"own": np.array(own), "owned": np.array([*map(len, modules.parameters)]), "calls": np.array(modules.calls)}
 
 
 def _save(path: Path, trace: Trace) -> None:
@@ -167,5 +180,6 @@ def _save(path: Path, trace: Trace) -> None:
         parameters=trace.parameters,
         at=[mark.event for mark in trace.marks],
         phases=[mark.phase for mark in trace.marks],
+        **(_arrays(trace.modules) if trace.modules else {}),
     )
     temporary.replace(path)

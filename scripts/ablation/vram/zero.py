@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 
 from ablation.vram.gathering import Coordinator, Limits
-from ablation.vram.module_calls import ModuleCalls
 from ablation.vram.passes import Backward, Gradient, backward_passes, of_kind, phases, temporaries_of
 from ablation.vram.rewrite import Rewrite
+from ablation.vram.trace import Modules
 
 MASTER = 4  # bytes of an element of the master weights, their gradients and each moment: fp32
 NORM = 8  # gradients' norms are taken in fp64 where the device has it (utils.py, ``get_norm_dtype``)
@@ -142,7 +142,7 @@ class Zero2(Zero):
 class Zero3(Zero):
     """``stage3.py``: weights, gradients and optimizer are partitioned."""
 
-    def __init__(self, rewrite, gpus: int, offload: bool, bucket: int, element: int, modules: ModuleCalls, limits: Limits):
+    def __init__(self, rewrite, gpus: int, offload: bool, bucket: int, element: int, modules: Modules, limits: Limits):
         super().__init__(rewrite, gpus, offload, bucket, element)
         self.modules, self.coordinator = modules, Coordinator(rewrite, modules, gpus, element, limits)
 
