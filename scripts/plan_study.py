@@ -12,9 +12,19 @@ from ablation.hardware import load_card
 from ablation.preflight import plan
 from ablation.resolved import load_study
 
-CELL = ("strategy", "rank", "batch", "accumulation", "precision")
+CELL = ("strategy", "rank", "batch", "accumulation", "gpus", "precision")
 HEAD = (
-    *(f"{'strategy':<10}", "rank", "batch", "accum", f"{'precision':<9}", f"{'trainable':>12}", " share", f"{'predicted':>9}"),
+    *(
+        f"{'strategy':<10}",
+        "rank",
+        "batch",
+        "accum",
+        "gpus",
+        f"{'precision':<9}",
+        f"{'trainable':>12}",
+        " share",
+        f"{'predicted':>9}",
+    ),
     *("of GiB", " memory"),
 )
 SHOWN = 40  # cells; the file has them all
@@ -36,7 +46,7 @@ def summary(name: str, rows: list[dict[str, Any]], missing: list[str]) -> str:
 def _line(row: dict[str, Any]) -> str:
     share = row["trainable_params"] / row["total_params"]
     return (
-        f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['batch']:>5} {row['accumulation']:>5} {row['precision']:<9}"
+        f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['batch']:>5} {row['accumulation']:>5} {row['gpus']:>4} {row['precision']:<9}"
         f" {row['trainable_params']:>12,} {share:>6.2%} {row['predicted_gib']:>9.2f} {row['budget_gib']:>6.2f}"
         f"  {row['memory_verdict']}" + (f"  (published: {row['published_gb']:g} GB)" if row["published_gb"] else "")
     )
