@@ -45,11 +45,10 @@ def summary(name: str, rows: list[dict[str, Any]], missing: list[str]) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     share = row["trainable_params"] / row["total_params"]
-    return (
-        f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['batch']:>5} {row['accumulation']:>5} {row['gpus']:>4} {row['precision']:<9}"
-        f" {row['trainable_params']:>12,} {share:>6.2%} {row['predicted_gib']:>9.2f} {row['budget_gib']:>6.2f}"
-        f"  {row['memory_verdict']}" + (f"  (published: {row['published_gb']:g} GB)" if row["published_gb"] else "")
-    )
+    axes = f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['batch']:>5} {row['accumulation']:>5} {row['gpus']:>4}"
+    sizes = f"{row['trainable_params']:>12,} {share:>6.2%} {row['predicted_gib']:>9.2f} {row['budget_gib']:>6.2f}"
+    published = f"  (published: {row['published_gb']:g} GB)" if row["published_gb"] else ""
+    return f"{axes} {row['precision']:<9} {sizes}  {row['memory_verdict']}{published}"
 
 
 def main() -> None:
