@@ -4,7 +4,7 @@
 
 A small transformer under LoRA is trained through Accelerate by two gloo processes: DDP, and ZeRO-2 and ZeRO-3 with the
 optimizer on the device and offloaded. All live tensors are counted. The prediction is a trace of the same step in a single
-process on fake tensors, which :func:`ablation.vram.sharding.per_rank` makes a rank's. The measured figures are written to
+process on fake tensors, which :func:`ablation.vram.sharding.rank.per_rank` makes a rank's. The measured figures are written to
 benchmarks/data/sharding.json, which the tests compare with. It takes about three minutes, one of them once to compile.
 
 On a CPU all offloaded memory is on the "device" too: what DeepSpeed keeps for the host is known by name, and subtracted.
@@ -32,10 +32,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from ablation.vram.fake import materialise, tensors_of
-from ablation.vram.gathering import Limits
 from ablation.vram.live import LiveTensors
-from ablation.vram.module_calls import ModuleCalls, zero3_linear
-from ablation.vram.sharding import Sharding, per_rank
+from ablation.vram.sharding.gathering import Limits
+from ablation.vram.sharding.module_calls import ModuleCalls, zero3_linear
+from ablation.vram.sharding.rank import Sharding, per_rank
 from ablation.vram.trace import Trace, Tracer
 
 MIB = 2**20

@@ -14,11 +14,11 @@ from ablation.errors import UserError
 from ablation.study import load_study
 from ablation.sweep import Run, expand
 from ablation.vram.replay import at_peak
-from ablation.vram.rewrite import Rewrite
-from ablation.vram.sharding import BUCKET, FIRST_BUCKET, bucket_sizes
+from ablation.vram.sharding.rank import BUCKET, FIRST_BUCKET, bucket_sizes
+from ablation.vram.sharding.rewrite import Rewrite
+from ablation.vram.sharding.zero import touched
 from ablation.vram.trace import KIND, Mark, Trace
 from ablation.vram.traces import Traces
-from ablation.vram.zero import touched
 
 
 @pytest.mark.parametrize("name", CASES)

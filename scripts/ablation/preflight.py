@@ -15,7 +15,7 @@ from ablation.study import Study
 from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.vram.predict import MARGIN, Prediction, Predictor
-from ablation.vram.sharding import sharding_of
+from ablation.vram.sharding.rank import sharding_of
 from ablation.vram.step import Untraceable
 
 DIGITS = 4

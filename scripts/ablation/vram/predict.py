@@ -14,7 +14,7 @@ from ablation.hardware import Card
 from ablation.sweep import Run
 from ablation.vram.budget import CONTEXT_GIB, allocator_gib
 from ablation.vram.replay import Peak, fits, replay
-from ablation.vram.sharding import sharding_of
+from ablation.vram.sharding.rank import sharding_of
 from ablation.vram.trace import Trace
 from ablation.vram.traces import Traces, family
 

@@ -22,7 +22,7 @@ from ablation.training.step import training_step
 from ablation.training.strategy import count_parameters
 from ablation.vram import cuda
 from ablation.vram.fake import materialise, tensors_of
-from ablation.vram.module_calls import ModuleCalls, zero3_linear
+from ablation.vram.sharding.module_calls import ModuleCalls, zero3_linear
 from ablation.vram.trace import Trace, Tracer
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ class Untraceable(UserError):
 def trace_step(run: Run, compute_capability: str) -> Trace:
     """The first optimizer step of ``run`` as a CUDA device of that capability would allocate it; under ZeRO-3, the first few.
 
-    In one process: :func:`ablation.vram.sharding.as_sharded` makes it a rank's. Needs no GPU, weights or data. Raises
+    In one process: :func:`ablation.vram.sharding.rank.as_sharded` makes it a rank's. Needs no GPU, weights or data. Raises
     :class:`Untraceable`.
     """
     system = load_system(run.settings)

@@ -20,7 +20,7 @@ from ablation.canonical import canonical, short_hash
 from ablation.errors import UserError
 from ablation.sweep import Run
 from ablation.vram.affine import along
-from ablation.vram.sharding import as_sharded
+from ablation.vram.sharding.rank import as_sharded
 from ablation.vram.step import MICRO_STEPS, trace_step
 from ablation.vram.trace import Call, Mark, Modules, Trace
 

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ablation.vram.rewrite import Rewrite
+from ablation.vram.sharding.rewrite import Rewrite
 from ablation.vram.trace import KIND, KINDS, Call, Modules
 
 

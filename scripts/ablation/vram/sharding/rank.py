@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from ablation.study import Distributed
 from ablation.sweep import Run
 from ablation.training.precision import COMPUTE
-from ablation.vram.gathering import Limits
-from ablation.vram.passes import of_kind, phases
-from ablation.vram.rewrite import Rewrite
+from ablation.vram.sharding.gathering import Limits
+from ablation.vram.sharding.passes import of_kind, phases
+from ablation.vram.sharding.rewrite import Rewrite
+from ablation.vram.sharding.zero import Zero2, Zero3
 from ablation.vram.trace import Trace
-from ablation.vram.zero import Zero2, Zero3
 
 # torch/nn/parallel/distributed.py (_DEFAULT_BUCKET_CAP_MB) and torch/csrc/distributed/c10d/reducer.hpp
 # (kDefaultFirstBucketBytes). Accelerate passes nothing on that is not asked for (accelerator.py, ``prepare_model``), so

@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from ablation.vram.gathering import Coordinator, Limits
-from ablation.vram.passes import Backward, Gradient, backward_passes, of_kind, phases, temporaries_of
-from ablation.vram.rewrite import Rewrite
+from ablation.vram.sharding.gathering import Coordinator, Limits
+from ablation.vram.sharding.passes import Backward, Gradient, backward_passes, of_kind, phases, temporaries_of
+from ablation.vram.sharding.rewrite import Rewrite
 from ablation.vram.trace import Modules
 
 MASTER = 4  # bytes of an element of the master weights, their gradients and each moment: fp32

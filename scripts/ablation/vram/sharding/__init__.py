@@ -1,0 +1,1 @@
+"""Several GPUs: the trace of one process, edited into that of a rank."""
