@@ -62,6 +62,8 @@ def build(model: dict[str, Any], run: dict[str, Any]) -> tuple[nn.Module, nn.Mod
         except (RuntimeError, NotImplementedError):  # some methods draw their first values by reading others back
             with torch.device("cpu"):
                 adapted = peft.get_peft_model(network, config)
+    for module in adapted.modules():  # KaSA cut its weights when it was made; without any it would in the first step
+        getattr(module, "_lora_kasa_truncation_deferred", set()).clear()
     return adapted.train(), dino
 
 
