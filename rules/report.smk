@@ -1,5 +1,6 @@
 # From the runs to one table and one page.
 
+
 localrules:
     all,
     plan,
