@@ -11,6 +11,8 @@ from parity import differences
 from peft import LoraConfig, get_peft_model
 
 from ablation.study import load_study
+from ablation.systems.rdt.model.runner import RDTRunner
+from ablation.systems.rdt.settings import Architecture as RdtArchitecture
 from ablation.systems.vggt.model.vggt import IGNORED, VGGT
 from ablation.systems.vggt.settings import Architecture
 from ablation.training.strategy import apply_strategy, count_parameters
@@ -19,7 +21,7 @@ from ablation.training.targets import adaptable_modules
 TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize(("system", "case"), [("vggt", "vggt-tiny"), ("vggt-loss", "vggt-loss")])
+@pytest.mark.parametrize(("system", "case"), [("vggt", "vggt-tiny"), ("vggt-loss", "vggt-loss"), ("rdt", "rdt-tiny")])
 def test_stored_outputs(system, case):
     found = differences(system, PARITY / case)
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
@@ -33,11 +35,50 @@ def test_command_line_fails_beyond_the_tolerance():
     assert bad.returncode != 0 and "EXCEEDS" in bad.stdout
 
 
+def released(system):
+    return {name: tuple(shape) for name, shape, _ in json.loads((PARITY / f"{system}.keys.json").read_text())}
+
+
+def shapes_of(model):
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
 def test_released_names_and_shapes():
-    released = {name: tuple(shape) for name, shape, _ in json.loads((PARITY / "vggt.keys.json").read_text())}
     with torch.device("meta"):
-        ours = {name: tuple(value.shape) for name, value in VGGT(Architecture()).state_dict().items()}
-    assert ours == {name: shape for name, shape in released.items() if not name.startswith(IGNORED)}
+        ours = shapes_of(VGGT(Architecture()))
+    assert ours == {name: shape for name, shape in released("vggt").items() if not name.startswith(IGNORED)}
+
+
+@pytest.fixture
+def rdt_1b():
+    with torch.device("meta"):
+        return RDTRunner(RdtArchitecture())
+
+
+def test_released_names_and_shapes_of_rdt(rdt_1b):
+    assert shapes_of(rdt_1b) == released("rdt")
+    assert count_parameters(rdt_1b)["total"] == 1_228_319_872
+
+
+ATTENTION = ["qkv", "proj", "q", "kv"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "rank", "expected"),
+    [
+        (ATTENTION, 16, 11_927_552),
+        ([*ATTENTION, "fc1", "fc2"], 16, 15_697_920),
+        (None, 4, 4_087_808),
+        (None, 8, 8_175_616),
+        (None, 16, 16_351_232),
+        (None, 32, 32_702_464),
+        (None, 64, 65_404_928),
+    ],
+)
+def test_adapter_parameters_of_rdt(rdt_1b, targets, rank, expected):
+    with torch.device("meta"):
+        model = get_peft_model(rdt_1b, LoraConfig(r=rank, target_modules=targets or adaptable_modules(rdt_1b, ["*"])))
+    assert count_parameters(model)["trainable"] == expected
 
 
 @pytest.mark.parametrize("rank", [4, 8, 16, 32, 64])

@@ -1,0 +1,98 @@
+"""Our VGGT on the stored cases: the network, and the losses."""
+
+from typing import Any
+
+from ablation.systems.vggt import losses
+from ablation.systems.vggt.geometry import normalise
+from ablation.systems.vggt.model.vggt import VGGT
+from ablation.systems.vggt.pose import decode_pose, encode_pose
+from ablation.systems.vggt.settings import Architecture, Dpt, Transformer
+from parity_cases import Tensors
+
+
+def vggt(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The whole network: patch tokens, aggregated tokens of every depth, cameras, depth, points."""
+    a, dpt = config["aggregator"], config["dpt"]
+    model = VGGT(
+        Architecture(
+            image_size=a["img_size"],
+            patch_size=a["patch_size"],
+            embed_dim=a["embed_dim"],
+            depth=a["depth"],
+            heads=a["num_heads"],
+            mlp_ratio=a["mlp_ratio"],
+            registers=a["num_register_tokens"],
+            qk_norm=a["qk_norm"],
+            rope_base=a["rope_freq"],
+            layer_scale=a["init_values"],
+            vit=_transformer(config["patch_embed_vit"], "depth"),
+            camera=_transformer(config["camera_head"], "trunk_depth"),
+            dpt=Dpt(features=dpt["features"], channels=dpt["out_channels"], layers=dpt["intermediate_layer_idx"]),
+        )
+    )
+    model.load_state_dict(weights)
+    model.eval()
+    out: Tensors = {}
+    model.aggregator.patch_embed.register_forward_hook(lambda _module, _inputs, tokens: out.update(vit_patch_tokens=tokens))
+    images = inputs["images"]
+    tokens = model.aggregator(images, keep=range(a["depth"]))
+    out.update({f"aggregated_tokens.{depth}": value for depth, value in tokens.items()})
+    predicted = model(images)
+    out.update({f"pose_enc_list.{i}": value for i, value in enumerate(predicted.pop("pose_enc_list"))})
+    return {**out, **predicted}
+
+
+def _transformer(config: dict[str, Any], depth: str) -> Transformer:
+    return Transformer(depth=config[depth], heads=config["num_heads"], mlp_ratio=config["mlp_ratio"])
+
+
+def vggt_loss(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """Normalisation, pose encoding and decoding, and every loss term, with and without the quantile filter."""
+    _same_constants(config)
+    height, width = inputs["depths"].shape[-2:]
+    masks, intrinsics = inputs["point_masks"], inputs["intrinsics"]
+    truth = normalise(inputs["extrinsics"], inputs["depths"], inputs["world_points"], masks)
+    encodings = [
+        inputs[f"pred_pose_enc_list.{i}"] for i in range(sum(name.startswith("pred_pose_enc_list.") for name in inputs))
+    ]
+    extrinsics, decoded = decode_pose(encodings[-1], height, width)
+    out = {
+        "norm_extrinsics": truth.extrinsics,
+        "norm_depths": truth.depths,
+        "norm_world_points": truth.world_points,
+        "gt_pose_enc": encode_pose(truth.extrinsics, intrinsics, height, width),
+        "decoded_extrinsics": extrinsics,
+        "decoded_intrinsics": decoded,
+    }
+    camera = losses.camera_loss(encodings, truth.extrinsics, intrinsics, masks)
+    for valid_range in ("-1", "0.98"):
+        quantile = float(valid_range) if float(valid_range) > 0 else None
+        depth = losses.depth_loss(inputs["pred_depth"], inputs["pred_depth_conf"], truth.depths, masks, quantile)
+        points = losses.point_loss(
+            inputs["pred_world_points"], inputs["pred_world_points_conf"], truth.world_points, masks, quantile
+        )
+        objective = config["camera"]["weight"] * camera["camera"]
+        objective = (
+            objective + config["depth"]["weight"] * sum(depth.values()) + config["point"]["weight"] * sum(points.values())
+        )
+        terms = {"camera": camera["camera"], "T": camera["T"], "R": camera["R"], "FL": camera["fov"]}
+        terms.update(
+            {f"{name}_depth": value for name, value in depth.items()}
+            | {f"{name}_point": value for name, value in points.items()}
+        )
+        out.update({f"loss[valid_range={valid_range}].loss_{name}": value for name, value in terms.items()})
+        out[f"loss[valid_range={valid_range}].objective"] = objective
+    return out
+
+
+def _same_constants(config: dict[str, Any]) -> None:
+    """The constants of the release are constants of ours; a case with others is not comparable."""
+    ours = {
+        "camera.gamma": losses.STAGE_DECAY,
+        "camera.weight_focal": losses.FOV_WEIGHT,
+        "depth.alpha": losses.CONFIDENCE_ALPHA,
+    }
+    for key, value in ours.items():
+        section, name = key.split(".")
+        if config[section][name] != value:
+            raise SystemExit(f"the case has {key} = {config[section][name]}, the release {value}")
