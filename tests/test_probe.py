@@ -374,7 +374,24 @@ def test_what_is_measured_is_not_measured_again_and_failures_are(tmp_path):
     desk.outcome = lambda each: DONE
     assert {record["outcome"] for record in prober.measure(cells, "second").values()} == {"completed"}
     prober.measure(cells, "third")
-    assert desk.sent == [[cell.name for cell in cells], [unlucky]]
+    assert desk.sent == [[cell.name for cell in cells], [unlucky], []]
+
+
+def test_what_goes_wrong_here_ends_the_jobs_at_once(tmp_path):
+    """Not when the error is forgotten at last: its traceback holds the generator."""
+    ended = []
+
+    def desk(jobs):
+        try:
+            for each in jobs:
+                yield each, None  # and no record, which is what goes wrong
+        finally:
+            ended.append(True)
+
+    cells = [Cell(run, CARD, "cpu") for run in one_per_cell(runs(sweep={"rank": 4, "seed": 0}))]
+    with pytest.raises(FileNotFoundError):
+        Prober(tmp_path / "study.json", tmp_path / "cards", tmp_path / "probe", desk).measure(cells, "x")
+    assert ended
 
 
 def test_cells_that_cost_the_same_are_measured_once(tmp_path):

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +25,10 @@ class Job(NamedTuple):
 
 
 Ended = tuple[Job, str | None]  # a job, and why it failed
-Send = Callable[[Sequence[Job]], Iterator[Ended]]  # runs jobs, yields each as it ends
+Send = Callable[[Sequence[Job]], Generator[Ended]]  # runs jobs, yields each as it ends
 
 
-def run_locally(jobs: Sequence[Job], logs: Path, at_a_time: int) -> Iterator[Ended]:
+def run_locally(jobs: Sequence[Job], logs: Path, at_a_time: int) -> Generator[Ended]:
     """Run ``jobs``, ``at_a_time`` at once, each with a log in ``logs``. Left early, it kills those that run."""
     logs.mkdir(parents=True, exist_ok=True)
     waiting, running = deque(jobs), {}

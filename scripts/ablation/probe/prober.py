@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ class Prober:
         todo = {cell.name: cell for cell in cells if not self._file(cell.name).is_file()}
         found = {cell.name: self._read(cell.name) for cell in cells if cell.name not in todo}
         jobs = [self._job(cell) for cell in todo.values()]
-        with tqdm(total=len(found) + len(todo), initial=len(found), desc=what, unit="cell") as progress:
-            for job, reason in self.send(jobs) if jobs else ():
+        bar = tqdm(total=len(found) + len(todo), initial=len(found), desc=what, unit="cell")
+        with bar as progress, closing(self.send(jobs)) as ended:  # closed, it cancels what has not ended
+            for job, reason in ended:
                 found[job.name] = self._read(job.name) if reason is None else self._failed(job.name, reason)
                 progress.update()
         return found

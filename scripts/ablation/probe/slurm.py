@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ MINUTES = 60  # time limit where the profile sets none
 PARAMETERS = {"slurm_partition": "partition", "slurm_account": "account", "constraint": "constraint", "qos": "qos"}
 
 
-def run_on_slurm(jobs: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) -> Iterator[Ended]:
+def run_on_slurm(jobs: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) -> Generator[Ended]:
     """Send ``jobs``, wait for them. Left early, it cancels those that have not ended.
 
     ``cluster`` holds resources as Snakemake's SLURM executor names them (``slurm_partition``, ``slurm_account``, ``runtime``
