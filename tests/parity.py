@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import torch
+from parity_hunyuan3d import hunyuan3d_dit
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -118,7 +119,11 @@ def _same_constants(config: dict[str, Any]) -> None:
             raise SystemExit(f"the case has {key} = {config[section][name]}, the release {value}")
 
 
-SYSTEMS: dict[str, Callable[[dict[str, Any], Tensors, Tensors], Tensors]] = {"vggt": vggt, "vggt-loss": vggt_loss}
+SYSTEMS: dict[str, Callable[[dict[str, Any], Tensors, Tensors], Tensors]] = {
+    "vggt": vggt,
+    "vggt-loss": vggt_loss,
+    "hunyuan3d_dit": hunyuan3d_dit,
+}
 
 
 def differences(system: str, case: Path) -> dict[str, float]:
