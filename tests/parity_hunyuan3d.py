@@ -28,8 +28,8 @@ def architecture(config: dict[str, Any]) -> Architecture:
         dim=config["hidden_size"],
         depth=config["depth"],
         heads=config["num_heads"],
-        qk_norm=config["qk_norm"],
-        qkv_bias=config["qkv_bias"],
+        qk_norm=config.get("qk_norm", True),
+        qkv_bias=config.get("qkv_bias", False),
         moe_layers=config["num_moe_layers"],
         experts=config["num_experts"],
         experts_per_token=config["moe_top_k"],
@@ -89,6 +89,7 @@ def _training(model: ShapeTransformer, inputs: Tensors) -> Tensors:
     for hook in hooks:
         hook.remove()
     out = {"loss": step.loss, "pred": step.predicted, "target": step.target, "x_t": step.between}
-    out["moe_aux_losses"] = torch.stack(balances)
+    if balances:
+        out["moe_aux_losses"] = torch.stack(balances)
     out.update({f"grad.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None})
     return {f"train.{name}": value.detach() for name, value in out.items()}

@@ -237,6 +237,26 @@ def test_a_step_on_fake_tensors(in_dtype, targets, checkpointing, like_cuda):
     assert found.keys() - {""} == trained and found[""].shape == (2, TINY.latents, TINY.channels)
 
 
+@pytest.mark.parametrize("targets", [ATTENTION, EXPERTS], ids=["attention", "experts"])
+def test_a_mixed_precision_step_on_fake_tensors(targets):
+    """As a run has it: frozen weights in bf16, adapters in fp32, under CUDA's autocast; tokens stay in bf16."""
+    with torch.device("meta"):
+        model = get_peft_model(ShapeTransformer(TINY), LoraConfig(r=2, target_modules=targets))
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    types: list[torch.dtype] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _module, _inputs, out: types.append(out.dtype))
+    with cuda.like_cuda(), FakeTensorMode():
+        materialise(model)
+        with torch.autocast("cpu", torch.bfloat16):
+            step = flow_step(model.train(), *batch())
+        step.loss.backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    assert step.loss.dtype == torch.float32 and set(types) == {torch.bfloat16}
+
+
 def test_a_step_on_the_meta_device():
     with torch.device("meta"):
         model = ShapeTransformer(TINY)

@@ -48,7 +48,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, skip: Tensor | None = None) -> Tensor:
         """``x`` and ``skip`` [B, N, C], ``condition`` [B, L, D] -> [B, N, C]."""
         if skip is not None:
-            x = self.skip_norm(self.skip_linear(torch.cat([skip, x], dim=-1)))
+            x = self.skip_norm(self.skip_linear(torch.cat([skip, x], dim=-1))).to(x.dtype)  # the norm may have left fp32
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), condition)
         return x + getattr(self, self.last)(self.norm3(x))

@@ -141,12 +141,12 @@ class MixtureOfExperts(nn.Module):
         """``x`` [T, C] -> [T, C], every token through every expert."""
         count = len(self.experts)
         weights = (chosen(routing.experts, count) * routing.weights[..., None]).sum(dim=1)  # [T, E]
-        out = torch.zeros((), dtype=x.dtype, device=x.device)
-        for expert, weight in zip(self.experts, weights.unbind(dim=1), strict=True):
-            recomputed = torch.is_grad_enabled()
-            part = checkpoint(_weighted, expert, x, weight, use_reentrant=False) if recomputed else _weighted(expert, x, weight)
-            out = out + part
-        return out
+        recomputed = torch.is_grad_enabled()
+        parts = (
+            checkpoint(_weighted, expert, x, weight, use_reentrant=False) if recomputed else _weighted(expert, x, weight)
+            for expert, weight in zip(self.experts, weights.unbind(dim=1), strict=True)
+        )
+        return reduce(torch.add, parts)
 
 
 def _weighted(expert: Expert, x: Tensor, weight: Tensor) -> Tensor:
