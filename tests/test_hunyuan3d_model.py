@@ -159,7 +159,7 @@ def test_both_ways_through_the_experts(favourite):
     results = []
     for forward in (moe, lambda x: reference_mixture(moe, x), None):
         if forward is None:
-            moe._plain = lambda: False
+            moe._groupable = lambda: False
             forward = moe
         moe.zero_grad()
         source = x.clone().requires_grad_()
@@ -170,6 +170,13 @@ def test_both_ways_through_the_experts(favourite):
     for result in results[1:]:
         for name, value in result.items():
             torch.testing.assert_close(value, results[0][name], atol=1e-5, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize(("dim", "hidden", "dtype"), [(6, 10, torch.float32), (16, 32, torch.float64)])
+def test_experts_that_no_kernel_groups(dim, hidden, dtype):
+    moe = MixtureOfExperts(dim, hidden, experts=3, per_token=2).to(dtype).eval()
+    x = torch.randn(1, 5, dim, dtype=dtype)
+    torch.testing.assert_close(moe(x), reference_mixture(moe, x), atol=1e-5, rtol=1e-4)
 
 
 def test_groups_are_aligned_and_static():

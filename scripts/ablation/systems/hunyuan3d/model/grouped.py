@@ -1,10 +1,11 @@
 """Linear layers of several experts in one product: rows are grouped by expert, and no shape depends on the groups' sizes.
 
-``torch.nn.functional.grouped_mm`` computes the product on CPU and GPU in every floating type, but describes its shapes (for
-fake and meta tensors) only in bf16, and has no bias; hence the operator and the function here.
+``torch.nn.functional.grouped_mm`` computes the product on CPU and GPU, but describes its shapes (for fake and meta tensors)
+only in bf16, and has no bias; hence the operator and the function here. PyTorch's kernel for it, which knows the groups' ends
+on the device alone, is for bf16 on Hopper and later; elsewhere on a GPU PyTorch itself fetches the ends and loops.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 ALIGNMENT = 16  # rows; every group begins at a multiple, as kernels for half precision ask for
+WIDTHS = 8  # widths of layers must be multiples: 16 bytes in half precision
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Groups(NamedTuple):
@@ -40,6 +43,16 @@ def group(experts: Tensor, count: int) -> Groups:
     ends = torch.where(numbers == count - 1, rows, ends)
     owners = (torch.arange(rows, device=experts.device)[:, None] >= ends).sum(dim=1)
     return Groups(rows, places, ends.int(), owners)
+
+
+def groupable(layers: Iterable[nn.Module]) -> bool:
+    """Whether :func:`grouped_linear` can stand for the layers' own forward passes: nothing took their place, they fit."""
+    return all(
+        type(layer) is nn.Linear
+        and layer.weight.dtype in TYPES
+        and layer.in_features % WIDTHS == layer.out_features % WIDTHS == 0
+        for layer in layers
+    )
 
 
 def grouped_linear(x: Tensor, groups: Groups, layers: Sequence[nn.Linear]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ablation.systems.hunyuan3d.model.grouped import compute_type, group, grouped_linear
+from ablation.systems.hunyuan3d.model.grouped import compute_type, group, groupable, grouped_linear
 
 BALANCE = 0.01  # weight of the balancing term
 
@@ -111,19 +111,19 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, N, C] -> [B, N, C].
 
-        Experts of plain linear layers run as two grouped products over the T * k rows that were sent to them. Layers that
-        something else has taken the place of (adapters) run as modules, each expert over all tokens, weighted by zero
-        where it was not chosen; their activations are recomputed in the backward pass, so that one expert's live at a time.
+        Experts of plain linear layers run as two grouped products over the T * k rows that were sent to them. Layers of odd
+        widths, or that something else has taken the place of (adapters), run as modules: each expert over all tokens,
+        weighted by zero where it was not chosen. Activations are then recomputed in the backward pass, one expert's at a time.
         """
         tokens = x.flatten(0, 1)
         routing = self.gate(tokens)
-        y = self._grouped(tokens, routing) if self._plain() else self._dense(tokens, routing)
+        y = self._grouped(tokens, routing) if self._groupable() else self._dense(tokens, routing)
         if routing.balance is not None:
             y = _OnlyGradient.apply(y, routing.balance)
         return y.unflatten(0, x.shape[:2]) + self.shared_experts(x)
 
-    def _plain(self) -> bool:
-        return all(type(layer) is nn.Linear for e in self.experts for layer in (e.net[0].proj, e.net[2]))
+    def _groupable(self) -> bool:
+        return groupable(layer for expert in self.experts for layer in (expert.net[0].proj, expert.net[2]))
 
     def _grouped(self, x: Tensor, routing: Routing) -> Tensor:
         """``x`` [T, C] -> [T, C], each token through its k experts only."""
