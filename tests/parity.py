@@ -24,7 +24,7 @@ from torch import Tensor
 
 # Each a function of this name in parity_cases, from (config, weights, inputs) to outputs; imported when it is asked for.
 # It is called without gradients; one whose case stores some switches them on for itself.
-SYSTEMS = {"vggt": "vggt.vggt", "vggt-loss": "vggt.vggt_loss", "rdt": "rdt.rdt"}
+SYSTEMS = {"vggt": "vggt.vggt", "vggt-loss": "vggt.vggt_loss", "rdt": "rdt.rdt", "hunyuan3d_dit": "hunyuan3d.hunyuan3d_dit"}
 
 
 def outputs(system: str, config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
