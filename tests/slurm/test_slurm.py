@@ -48,8 +48,19 @@ def start(project: Path, *arguments: str, config=()) -> subprocess.Popen:
     command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments]
     command += ["--config", *config] if config else []
     return subprocess.Popen(
-        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
+
+
+def heed_interrupts() -> None:
+    """A shell that runs something in the background has it ignore SIGINT, and all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end(process: subprocess.Popen, limit: float) -> str:
