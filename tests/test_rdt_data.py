@@ -18,7 +18,7 @@ from ablation.systems.base import Draw
 from ablation.systems.rdt.data import unified
 from ablation.systems.rdt.data.augment import augmented, blurred, turned
 from ablation.systems.rdt.data.dataset import StepDataset, fitted, noisy, paste
-from ablation.systems.rdt.data.dropout import draw_hidden
+from ablation.systems.rdt.data.dropout import Hidden, draw_hidden, nothing_hidden
 from ablation.systems.rdt.data.episode import INSTRUCTIONS, Episode, Fault, Reason, examine, first_moving
 from ablation.systems.rdt.data.episodes import find_episodes
 from ablation.systems.rdt.data.statistics import read_statistics, states_of, statistics_of, write_statistics
@@ -121,7 +121,7 @@ def test_every_step_that_is_not_still_is_a_sample(folder):
 @given(st.integers(1, 10), st.integers(0, 10))
 def test_still_steps_end_where_a_joint_has_moved(still, moving):
     qpos = np.zeros((still + moving, 14))
-    qpos[still:, 3] = 0.02
+    qpos[still:, 3] = 0.011
     qpos[1:still] += 0.009
     assert first_moving(qpos, 1e-2) == (still - 1 if moving else None)
 
@@ -324,6 +324,19 @@ def test_hidden_conditions_are_zero_mean_background_or_empty(folder):
     np.testing.assert_array_equal(sample["state"][0], samples.state_mean)
     assert (sample["images"] == 127).all() and not sample["shown"].any()
     assert torch.equal(sample["actions"], dataset(folder)[at(5)]["actions"])
+
+
+@pytest.mark.parametrize("what", Hidden._fields)
+def test_each_condition_is_hidden_alone(folder, monkeypatch, what):
+    samples = dataset(folder)
+    told = samples[at(5)]
+    some = np.eye(2, 3, dtype=bool)
+    hidden = nothing_hidden(2, 3)._replace(**{what: some if what == "images" else True})
+    monkeypatch.setattr("ablation.systems.rdt.data.dataset.draw_hidden", lambda *_: hidden)
+    sample = samples[at(5)]
+    differs = {name for name in told if not torch.equal(told[name], sample[name])}
+    assert differs == ({"images", "shown"} if what == "images" else {what})
+    np.testing.assert_array_equal(sample["shown"], ~hidden.images)
 
 
 def test_nothing_is_random_in_evaluation(folder):
