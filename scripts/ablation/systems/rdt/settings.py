@@ -1,8 +1,10 @@
-"""The settings of the ``rdt`` system: the network."""
+"""The settings of the ``rdt`` system: the network and the data."""
 
-from pydantic import PositiveInt, model_validator
+from typing import Annotated, Literal, get_args
 
-from ablation.settings import Strict
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from ablation.settings import Fraction, Strict
 
 
 class Adaptors(Strict):
@@ -65,3 +67,60 @@ class Architecture(Strict):
         if self.hidden_size == self.heads:
             raise ValueError("hidden_size / heads = 1: the norm of queries and keys needs two entries or more")
         return self
+
+
+Camera = Literal["cam_high", "cam_right_wrist", "cam_left_wrist"]
+CAMERAS: tuple[Camera, ...] = get_args(Camera)
+"""ALOHA's cameras in the order of the network's image tokens: exterior, right wrist, left wrist."""
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class Augment(Strict):
+    """Random changes of a training image; the strengths are those of the release."""
+
+    share: Fraction = 0.5
+    """Share of the images that are changed: a third of them in colour, a third by noise and blur, a third by both."""
+    brightness: Fraction = 0.3
+    """Factor from 1 - this to 1 + this."""
+    contrast: Fraction = 0.4
+    """Factor from 1 - this to 1 + this."""
+    saturation: Fraction = 0.5
+    """Factor from 1 - this to 1 + this."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+    """Largest turn of the hue, in turns."""
+    noise: Fraction = 0.05
+    """Largest standard deviation of the noise; white is 1."""
+    blur: NonNegativeFloat = 3.0
+    """Largest standard deviation of the blur, in pixels of the network's image; half of the images stay sharp."""
+
+
+class Data(Strict):
+    """Episodes of an ALOHA robot as HDF5 files, and how their steps become samples."""
+
+    root: str = "data/rdt"
+    """Folder of the episodes (*.hdf5, also in folders below)."""
+    bad: Literal["skip", "refuse"] = "refuse"
+    """What to do about corrupt and short episodes: leave them out and say so, or stop."""
+    min_steps: PositiveInt = 128
+    """Shorter episodes are bad."""
+    still: NonNegativeFloat = 1e-2
+    """Steps before the first joint has moved by more than this (rad; grippers as recorded) are left out."""
+    arms: Literal[1, 2] = 2
+    """Arms of the robot; a single one uses the slots of the right one."""
+    cameras: tuple[Camera, ...] = CAMERAS
+    """Cameras of the robot; the network sees `background` for those that it lacks."""
+    jpeg: Literal["bgr", "rgb"] = "bgr"
+    """Order of the colours in the JPEG files; ALOHA's recorder hands RGB to OpenCV, which takes it for BGR and swaps it."""
+    image_size: PositiveInt = 384
+    """Side of the network's square images, in pixels."""
+    background: tuple[Byte, Byte, Byte] = (127, 127, 127)
+    """Colour (RGB) of borders and of images that are not there: the mean of SigLIP's training images."""
+    frequency: PositiveInt = 25
+    """Control frequency of the robot, in Hz."""
+    noise_snr: float | None = 40.0
+    """Signal-to-noise ratio of the states, in dB, against their standard deviation; null: no noise."""
+    dropout: Fraction = 0.1
+    """Probability with which each condition (frequency, state, mask, each image, text) is hidden."""
+    augment: Augment = Augment()
+    """Random changes of the training images."""

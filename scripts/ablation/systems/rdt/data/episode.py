@@ -1,0 +1,214 @@
+"""One episode of an ALOHA robot: an HDF5 file, and the instructions of its folder.
+
+/observations/qpos [T, J] and /action [T, J] (J = 7 an arm), /observations/images/<camera> with T JPEG files or [T, H, W, 3].
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ablation.errors import UserError
+from ablation.systems.rdt.data.unified import ARM
+from ablation.systems.rdt.settings import Data
+
+QPOS, ACTION, IMAGES = "observations/qpos", "action", "observations/images"
+INSTRUCTIONS = "expanded_instruction_gpt-4-turbo.json"
+INSTRUCTION_KINDS = ("instruction", "simplified_instruction", "expanded_instruction")
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for a damaged file
+
+
+class Reason(StrEnum):
+    """Why an episode cannot be used."""
+
+    UNREADABLE = "unreadable file"
+    MISSING = "missing dataset"
+    SHAPE = "wrong shape"
+    LENGTHS = "lengths differ"
+    SHORT = "too short"
+    NOT_FINITE = "not finite"
+    STILL = "never moves"
+    IMAGE = "undecodable image"
+    INSTRUCTION = "no instruction"
+
+
+class Fault(NamedTuple):
+    """An episode that cannot be used."""
+
+    path: Path
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode found whole."""
+
+    path: Path
+    steps: int
+    first: int
+    """The first step that is used: the one whose action begins the motion."""
+    instructions: tuple[tuple[str, ...], ...]
+    """Sentences of each of ``INSTRUCTION_KINDS``."""
+
+
+class _Bad(Exception):
+    def __init__(self, reason: Reason, detail: str):
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+class Recording:
+    """An open file of an episode; everything is read when it is asked for."""
+
+    def __init__(self, file: h5py.File):
+        self.file = file
+
+    def qpos(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Joints of the steps ``start`` to ``stop`` [N, J]."""
+        return self.file[QPOS][start:stop].astype(np.float64)
+
+    def actions(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Target joints of the steps ``start`` to ``stop`` [N, J]; fewer at the end."""
+        return self.file[ACTION][start:stop].astype(np.float64)
+
+    def image(self, camera: str, step: int, jpeg: str) -> NDArray[np.uint8]:
+        """What ``camera`` saw at ``step`` [H, W, 3], RGB; ``jpeg`` is the order of the colours in JPEG files."""
+        return decoded(self.file[f"{IMAGES}/{camera}"][step], jpeg)
+
+
+@contextmanager
+def recording(path: Path) -> Iterator[Recording]:
+    """The file of an episode, open as long as needed: no handle crosses into another process."""
+    with h5py.File(path, "r", locking="best-effort") as file:
+        yield Recording(file)
+
+
+def decoded(stored: NDArray | bytes, jpeg: str) -> NDArray[np.uint8]:
+    """A stored image [H, W, 3], or the bytes of a file, zeros at the end allowed; raises OSError or ValueError."""
+    if isinstance(stored, np.ndarray) and stored.ndim == 3:
+        return stored
+    try:
+        with Image.open(BytesIO(bytes(stored))) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"no image file ({len(bytes(stored))} bytes)") from error
+    except SyntaxError as error:  # what Pillow raises for some broken files
+        raise ValueError(str(error)) from error
+    return np.ascontiguousarray(pixels[..., ::-1]) if jpeg == "bgr" else pixels
+
+
+def examine(path: Path, data: Data) -> Episode | Fault:
+    """The episode if it is whole, else what is wrong with it. Of the images, only the first of each camera is decoded."""
+    try:
+        with recording(path) as opened:
+            steps, first = _examine_recording(opened, data)
+        return Episode(path, steps, first, _instructions(path.parent / INSTRUCTIONS))
+    except _Bad as bad:
+        return Fault(path, bad.reason, bad.detail)
+    except UNREADABLE as error:
+        return Fault(path, Reason.UNREADABLE, str(error))
+
+
+def read_image(opened: Recording, path: Path, camera: str, step: int, jpeg: str) -> NDArray[np.uint8]:
+    """As :meth:`Recording.image`; an image that turns out to be broken is an error that names it."""
+    try:
+        return opened.image(camera, step, jpeg)
+    except UNREADABLE as error:
+        raise UserError(f"{path}: {camera}, step {step}: {error}; remove the episode") from error
+
+
+def first_moving(qpos: NDArray, still: float) -> int | None:
+    """The last step before any joint of ``qpos`` [T, J] is more than ``still`` from where it began; None if none ever is."""
+    moved = (np.abs(qpos - qpos[:1]) > still).any(axis=1)
+    return int(moved.argmax()) - 1 if moved.any() else None
+
+
+def _examine_recording(opened: Recording, data: Data) -> tuple[int, int]:
+    """Steps of the episode, and the first to use."""
+    names = [QPOS, ACTION, *(f"{IMAGES}/{camera}" for camera in data.cameras)]
+    datasets = {name: _dataset(opened.file, name) for name in names}
+    for name in (QPOS, ACTION):
+        _check_joints(datasets[name], name, data.arms * ARM)
+    for name in names[2:]:
+        _check_images(datasets[name], name)
+    steps = _common_length(datasets)
+    if steps < data.min_steps:
+        raise _Bad(Reason.SHORT, f"{steps} steps, fewer than {data.min_steps}")
+    for name in (QPOS, ACTION):
+        _check_finite(datasets[name][:], name)
+    first = first_moving(opened.qpos(0, steps), data.still)
+    if first is None:
+        raise _Bad(Reason.STILL, f"no joint moves by more than {data.still:g} in {steps} steps")
+    for camera in data.cameras:
+        _check_decodable(opened, camera, data.jpeg)
+    return steps, first
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise _Bad(Reason.MISSING, f"/{name}")
+    return found
+
+
+def _check_joints(dataset: h5py.Dataset, name: str, width: int) -> None:
+    if dataset.ndim != 2 or dataset.shape[1] != width or dataset.dtype.kind not in "fiu":
+        raise _Bad(Reason.SHAPE, f"/{name} is {dataset.dtype} {list(dataset.shape)}, not numbers [T, {width}]")
+
+
+def _check_images(dataset: h5py.Dataset, name: str) -> None:
+    pixels = dataset.ndim == 4 and dataset.shape[-1] == 3 and dataset.dtype == np.uint8
+    padded_files = dataset.ndim == 2 and dataset.dtype == np.uint8
+    files = dataset.ndim == 1 and dataset.dtype.kind in "SOV"
+    if not (pixels or padded_files or files):
+        raise _Bad(Reason.SHAPE, f"/{name} is {dataset.dtype} {list(dataset.shape)}, neither files [T] nor uint8 [T, H, W, 3]")
+
+
+def _common_length(datasets: dict[str, h5py.Dataset]) -> int:
+    lengths = {name: len(dataset) for name, dataset in datasets.items()}
+    if len(set(lengths.values())) > 1:
+        raise _Bad(Reason.LENGTHS, ", ".join(f"/{name} {length}" for name, length in lengths.items()))
+    return lengths[QPOS]
+
+
+def _check_finite(values: NDArray, name: str) -> None:
+    wrong = ~np.isfinite(values).all(axis=1)
+    if wrong.any():
+        raise _Bad(Reason.NOT_FINITE, f"/{name} at step {int(wrong.argmax())}, {int(wrong.sum())} steps in all")
+
+
+def _check_decodable(opened: Recording, camera: str, jpeg: str) -> None:
+    try:
+        opened.image(camera, 0, jpeg)
+    except UNREADABLE as error:
+        raise _Bad(Reason.IMAGE, f"/{IMAGES}/{camera}, step 0: {error}") from error
+
+
+def _instructions(path: Path) -> tuple[tuple[str, ...], ...]:
+    """The sentences of each kind; a kind is a sentence or a list of them."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _Bad(Reason.INSTRUCTION, f"{path.name}: {error}") from error
+    return tuple(_sentences(written, kind, path) for kind in INSTRUCTION_KINDS)
+
+
+def _sentences(written: object, kind: str, path: Path) -> tuple[str, ...]:
+    value = written.get(kind) if isinstance(written, dict) else None
+    sentences = value if isinstance(value, list) else [value]
+    if not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
+        raise _Bad(Reason.INSTRUCTION, f"{path.name} has no text for {kind}")
+    return tuple(sentences)
