@@ -4,6 +4,7 @@ import difflib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,12 +23,14 @@ def load_strictly(model: nn.Module, path: Path, download: str, ignored: str | No
     Takes safetensors, a pickled state dict, and what DeepSpeed writes. ``download`` says where the file comes from; names that
     start with ``ignored`` are left out. Raises UserError naming file and parameters.
     """
-    state = {name: value for name, value in _read(path, download).items() if ignored is None or not name.startswith(ignored)}
-    _check(path, _shapes(model.state_dict()), _shapes(state))
-    model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    state = read_weights(path, download)
+    if isinstance(state.get(DEEPSPEED_KEY), dict):
+        state = state[DEEPSPEED_KEY]
+    fill_strictly(model, state, str(path), ignored=ignored)
 
 
-def _read(path: Path, download: str) -> dict[str, Tensor]:
+def read_weights(path: Path, download: str) -> dict[str, Any]:
+    """What the safetensors or pickle file at ``path`` holds: tensors by name, or dicts of them. Raises UserError naming it."""
     if not path.is_file():
         raise UserError(f"{path}: no pretrained weights here\n{download}")
     try:
@@ -38,18 +41,34 @@ def _read(path: Path, download: str) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: cannot be read as weights; truncated, or not a plain state dict? ({str(error).splitlines()[0]})"
         ) from None
-    if isinstance(state, dict) and isinstance(state.get(DEEPSPEED_KEY), dict):
-        state = state[DEEPSPEED_KEY]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds no plain state dict (name -> tensor)")
+    if not isinstance(state, dict):
+        raise UserError(_not_plain(str(path)))
     return state
+
+
+def fill_strictly(
+    model: nn.Module, state: object, source: str, setting: str = "model.architecture", ignored: str | None = None
+) -> None:
+    """Fill ``model`` from ``state`` (name -> tensor) in fp32; every name and shape must match, those from ``ignored`` on aside.
+
+    ``source`` says where the state comes from, ``setting`` which part of a study must fit it. Raises UserError naming both.
+    """
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(_not_plain(source))
+    state = {name: value for name, value in state.items() if ignored is None or not name.startswith(ignored)}
+    _check(source, setting, _shapes(model.state_dict()), _shapes(state))
+    model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+
+
+def _not_plain(source: str) -> str:
+    return f"{source}: holds no plain state dict (name -> tensor)"
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def _check(path: Path, wanted: dict[str, tuple], given: dict[str, tuple]) -> None:
+def _check(source: str, setting: str, wanted: dict[str, tuple], given: dict[str, tuple]) -> None:
     missing, unexpected = [n for n in wanted if n not in given], [n for n in given if n not in wanted]
     reshaped = [
         f"{n}: {given[n]} in the file, {wanted[n]} in the model" for n in wanted if n in given and given[n] != wanted[n]
@@ -66,4 +85,4 @@ def _check(path: Path, wanted: dict[str, tuple], given: dict[str, tuple]) -> Non
     if lines:
         near = difflib.get_close_matches(unexpected[0], missing, n=1) if unexpected and missing else []
         hint = f"\n  {unexpected[0]} looks like {near[0]}" if near else ""
-        raise UserError("\n".join([f"{path}: does not fit model.architecture", *lines]) + hint)
+        raise UserError("\n".join([f"{source}: does not fit {setting}", *lines]) + hint)

@@ -81,3 +81,30 @@ class Autoencoder(Strict):
         if self.latents > self.points:
             raise ValueError(f"latents = {self.latents} exceeds points = {self.points}, of which they are chosen")
         return self
+
+
+class Conditioner(Strict):
+    """Sizes of the network that describes the image, a DINOv2; the defaults are those of the released Hunyuan3D-2.1."""
+
+    image_size: PositiveInt = 518
+    """Side of the square image in pixels; with ``patch_size``, it makes the number of condition tokens (``tokens.py``)."""
+    patch_size: PositiveInt = 14
+    """Side of a patch in pixels."""
+    trained_size: PositiveInt = 518
+    """Image side that the table of positions is made for; for another, it is interpolated."""
+    dim: PositiveInt = 1024
+    """Width of the tokens."""
+    depth: PositiveInt = 24
+    """Blocks."""
+    heads: PositiveInt = 16
+    """Attention heads."""
+    mlp_ratio: PositiveInt = 4
+    """Width of an MLP's hidden layer over the width of the tokens."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Conditioner":
+        if self.dim % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
+        if min(self.image_size, self.trained_size) < self.patch_size:
+            raise ValueError(f"image_size and trained_size must be at least patch_size = {self.patch_size}")
+        return self

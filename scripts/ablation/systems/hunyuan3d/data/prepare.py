@@ -1,0 +1,53 @@
+"""From a watertight mesh to the release's data of a shape."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablation.errors import UserError
+from ablation.systems.hunyuan3d.data.distance import signed_distance
+from ablation.systems.hunyuan3d.data.layout import Distances, SurfacePoints, write_shape
+from ablation.systems.hunyuan3d.data.sharp import sample_sharp_edges
+from ablation.systems.hunyuan3d.mesh import Mesh, Samples, is_watertight, sample_surface, signed_volume
+
+SURFACE_POINTS = 124_928  # of either kind, as released
+HALF = 0.99  # the longest side of a shape reaches from -HALF to HALF
+NEAR = 0.02  # standard deviation of the places near the surface; a choice of our own
+
+
+def normalised(mesh: Mesh) -> Mesh:
+    """``mesh`` in the middle of [-1, 1]^3, as large as it goes."""
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    longest = float((high - low).max())
+    if not (np.isfinite(longest) and longest > 0):
+        raise UserError(f"a mesh of size {longest} cannot be scaled")
+    return mesh._replace(vertices=(mesh.vertices - (low + high) / 2) * (2 * HALF / longest))
+
+
+def prepare_shape(
+    root: Path, uid: str, mesh: Mesh, seed: int, points: int = SURFACE_POINTS, distances: int = SURFACE_POINTS
+) -> None:
+    """Write surface points and distances of the watertight ``mesh``; ``points`` of each kind, ``distances`` of each region."""
+    if not is_watertight(mesh):
+        raise UserError(f"{uid}: the mesh is not watertight: it has no inside, and no distance to it a sign")
+    if signed_volume(mesh) < 0:
+        mesh = mesh._replace(faces=mesh.faces[:, ::-1])
+    mesh, rng = normalised(mesh), np.random.default_rng(seed)
+    even, sharp = sample_surface(mesh, points, seed), sample_sharp_edges(mesh, points, rng)
+    places = {
+        "vol": rng.uniform(-1, 1, (distances, 3)),
+        "random_near": _around(even, distances, rng),
+        "sharp_near": _around(sharp, distances, rng),
+    }
+    rounded = {region: p.astype(np.float16) for region, p in places.items()}  # distances of the places as they are stored
+    known = {region: Distances(p, signed_distance(mesh, p)) for region, p in rounded.items()}
+    write_shape(root, uid, SurfacePoints(*(np.concatenate(samples, axis=1) for samples in (even, sharp))), known)
+
+
+def _around(samples: Samples, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """[count, 3]: places near ``samples``; none if there are none."""
+    if not len(samples.points):
+        return np.zeros((0, 3))
+    chosen = samples.points[rng.integers(len(samples.points), size=count)]
+    return chosen + rng.normal(scale=NEAR, size=(count, 3))
