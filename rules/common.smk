@@ -100,6 +100,12 @@ def outside_files(study):
     return sorted(path for path in paths if Path(path).exists())
 
 
+def card_file(study):
+    """What the study's card is said to be; a name that there is not is the plan's to tell."""
+    path = Path(f"config/hardware/{STUDIES[study].hardware}.yaml")
+    return path.read_text() if path.is_file() else ""
+
+
 def planned(wildcards, verdicts):
     """Ids of the runs with one of these verdicts in the plan."""
     plan = checkpoints.plan_study.get(scale=wildcards.scale, study=wildcards.study)

@@ -12,6 +12,7 @@ checkpoint plan_study:
     params:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         found=lambda w: outside_files(w.study),
+        card=lambda w: card_file(w.study),
     message:
         "plan {wildcards.study}"
     shell:

@@ -20,6 +20,7 @@ from ablation.advise import Advice, Miss, Option, advise, candidates, closest
 from ablation.cli import call
 from ablation.errors import UserError
 from ablation.hardware import Card, load_card
+from ablation.preflight import unsupported
 from ablation.settings import Scale
 from ablation.speeds import Measured, Speed, speeds
 from ablation.study import AXES, find_studies, load_study
@@ -160,6 +161,8 @@ def main() -> None:
     sys.stdout.write(f"{heading(path.stem, args, card)}\n")
     if measured.note:
         sys.stdout.write(f"{measured.note}\n")
+    if to_come := next(filter(None, (unsupported(run, card) for group in groups for run in group)), None):
+        sys.stdout.write(f"{to_come}: this is what memory allows\n")
     if not advice.options:
         sys.stdout.write(f"{nothing_fits(card, closest(advice.misses))}\n")
         sys.exit(NOTHING_FITS)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from allocations import peak_of_step
 from conftest import ROOT, STUDY
 
@@ -109,11 +110,12 @@ def test_a_folder_keeps_traces(tmp_path):
     assert replay(original) == replay(kept) and original.parameters == kept.parameters
 
 
-def test_a_trace_that_was_cut_short_is_made_again(tmp_path):
+@pytest.mark.parametrize("keep", [0, 100, -1000])
+def test_a_trace_that_was_cut_short_is_made_again(tmp_path, keep):
     wanted = small_runs(rank=4)
     whole = Traces(wanted, ADA, tmp_path)[wanted[0]]
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
+    file.write_bytes(file.read_bytes()[:keep])
     again = Traces(wanted, ADA, tmp_path)
     assert np.array_equal(again[wanted[0]].sizes, whole.sizes) and again.traced == 1
 
@@ -180,6 +182,23 @@ def test_a_step_that_cannot_be_traced_is_one_clear_error(monkeypatch):
         trace_step(run, ADA)
     rows = planned(23.1)
     assert rows[0]["verdict"] == "invalid" and "cannot be predicted" in rows[0]["reason"]
+
+
+def test_a_step_that_cannot_be_traced_is_tried_once(monkeypatch):
+    tried = []
+
+    class Builds(System):
+        def build(self):
+            tried.append(True)
+            return super().build().register_buffer("share", torch.linspace(0, 1, 4)[1].item())
+
+    monkeypatch.setattr(step_module, "load_system", Builds)
+    wanted = small_runs(rank=4, seed=[0, 1, 2])
+    predictor = Predictor(wanted, card(23.1))
+    for run in wanted:
+        with pytest.raises(UserError, match="cannot be predicted"):
+            predictor(run)
+    assert len(tried) == 1
 
 
 def test_a_card_smaller_than_the_weights():

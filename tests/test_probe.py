@@ -27,7 +27,7 @@ from ablation.probe.cell import Cell, at_batch, one_per_cell
 from ablation.probe.jobs import Job, run_locally
 from ablation.probe.measure import measure
 from ablation.probe.prober import Prober
-from ablation.probe.search import largest
+from ablation.probe.search import search
 from ablation.probe.table import row_of, text_table
 from ablation.study import load_study
 from ablation.sweep import Run, expand
@@ -61,6 +61,17 @@ def one(**axes) -> Run:
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
+
+
+def largest(fits, guess: int, limit: int) -> int:
+    """What the search ends with, where ``fits`` tells of each batch."""
+    trials = search(guess, limit)
+    batch = next(trials)
+    try:
+        while True:
+            batch = trials.send(fits(batch))
+    except StopIteration as end:
+        return end.value
 
 
 @given(answer=st.integers(0, LIMIT), guess=st.integers(-5, 2 * LIMIT))

@@ -249,6 +249,18 @@ def test_overrides_of_the_command_line(project):
     assert {(row["rank"], row["batch"], row["accumulation"]) for row in rows} == {("2", "2", "4"), ("8", "2", "4")}
 
 
+def test_a_card_that_changes_is_planned_anew(project):
+    config = ["sweep={rank: 4, strategy: A, seed: 0}", "hardware=changing"]
+    card = (project / "config/hardware/rtx4090.yaml").read_text()
+    verdicts = []
+    for usable in ("23.64", "0.55"):
+        (project / "config/hardware/changing.yaml").write_text(card.replace("usable_gib: 23.64", f"usable_gib: {usable}"))
+        assert snakemake(project, "plan", config=config).returncode == 0
+        (row,) = csv.DictReader((project / "results/demo/vggt-eth3d/plan.csv").open())
+        verdicts.append(row["verdict"])
+    assert verdicts == ["fits", "oom"]
+
+
 def test_a_pattern_that_matches_nothing_stops_the_plan(project):
     done = snakemake(project, "plan", config=["strategies={A: {train: {lora: [depth_haed]}}}"])
     text = done.stdout + done.stderr

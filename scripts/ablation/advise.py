@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 from ablation.canonical import canonical
 from ablation.errors import UserError
@@ -55,7 +56,8 @@ def candidates(runs: Iterable[Run], card: Card, effective_batch: int, gpus: int)
     if not supported:
         swept = ", ".join(sorted({run.axes["precision"] for run in cells.values()}))
         raise UserError(f"{card.name} trains in {', '.join(card.precisions)}; the study sweeps {swept} only")
-    batches = [batch for batch in range(1, a_gpu + 1) if a_gpu % batch == 0]
+    small = [batch for batch in range(1, isqrt(a_gpu) + 1) if a_gpu % batch == 0]
+    batches = sorted({*small, *(a_gpu // batch for batch in small)})
     return [[run.with_axes(batch=b, accumulation=a_gpu // b, gpus=gpus) for b in batches] for run in supported]
 
 

@@ -3,13 +3,16 @@
 import difflib
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import PositiveFloat, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from ablation.errors import UserError
 from ablation.explain import explain, in_file
 from ablation.settings import Precision, Strict
 from ablation.yamlfile import load_yaml
+
+OLDEST = 8.0  # compute capability from which on attention takes the kernels that are modelled
 
 
 class Card(Strict):
@@ -19,16 +22,24 @@ class Card(Strict):
     """The maker's name."""
     memory_gib: PositiveFloat
     """Memory of the card in GiB, as nvidia-smi shows it."""
-    usable_gib: PositiveFloat
+    usable_gib: Annotated[float, Field(gt=0.5)]
     """What CUDA reports as the device's total, in GiB: the capacity in PyTorch's out-of-memory messages."""
-    compute_capability: str
+    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d$")]
     """CUDA compute capability, such as "8.9"."""
-    precisions: tuple[Precision, ...]
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
     """What it can train in."""
     fp8: bool
     """Whether its tensor cores compute in FP8."""
     source: str
     """Where these numbers are from."""
+
+    @model_validator(mode="after")
+    def _modelled(self) -> "Card":
+        if self.usable_gib > self.memory_gib:
+            raise ValueError(f"usable_gib ({self.usable_gib:g}) is more than memory_gib ({self.memory_gib:g})")
+        if float(self.compute_capability) < OLDEST:
+            raise ValueError(f"cards of a compute capability below {OLDEST} are not modelled")
+        return self
 
 
 @cache

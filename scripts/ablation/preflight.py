@@ -89,13 +89,13 @@ def unsupported(run: Run, card: Card) -> str | None:
         return f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})"
     if (sharding := sharding_of(run)) is None:
         return None
-    return f"training with {sharding.method} on {sharding.gpus} GPUs is not supported yet"
+    return f"training with {sharding.method} on {sharding.gpus} GPU{'s' * (sharding.gpus > 1)} is not supported yet"
 
 
 def _words(prediction: Prediction, card: Card) -> str:
     need = f"needs {prediction.total:.2f} of {card.usable_gib:g} GiB, at the peak of the {prediction.phase} pass"
     if prediction.verdict == "tight":
-        return f"{need}; predictions are off by up to {MARGIN:.1%}"
+        return f"{need}; 95 % of predictions are off by less than {MARGIN:.1%}"
     weights = prediction.parts["frozen_weights"] + prediction.parts["trained_weights"]
     if prediction.verdict == "oom" and weights > card.usable_gib:
         return f"its weights alone take {weights:.2f} of {card.usable_gib:g} GiB"

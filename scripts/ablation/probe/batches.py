@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablation.canonical import canonical
+from ablation.errors import UserError
 from ablation.hardware import Card
 from ablation.preflight import unsupported
 from ablation.probe.cell import Cell, at_batch
@@ -76,7 +77,10 @@ def _fixed(run: Run) -> dict[str, Any]:
 def _begin(run: Run, card: Card, guess: Guess) -> _Search:
     if reason := unsupported(run, card):
         return _Search(run, 0, search(1, 1), None, outcome="invalid", reason=reason)
-    first = guess(run, card)
+    try:
+        first = guess(run, card)
+    except UserError:  # it cannot be predicted: the search starts from the bottom
+        first = 0
     steps = search(first, LIMIT)
     return _Search(run, first, steps, next(steps))
 

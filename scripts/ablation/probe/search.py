@@ -1,6 +1,6 @@
 """The largest batch that fits, by trial: where to try next, whoever tries."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 
 def search(guess: int, limit: int) -> Generator[int, bool, int]:
@@ -26,14 +26,3 @@ def search(guess: int, limit: int) -> Generator[int, bool, int]:
         else:
             batch = (fits + fails) // 2
         stride *= 2
-
-
-def largest(fits: Callable[[int], bool], guess: int, limit: int) -> int:
-    """The largest batch up to ``limit`` that ``fits``, trying one after the other."""
-    trials = search(guess, limit)
-    batch = next(trials)
-    try:
-        while True:
-            batch = trials.send(fits(batch))
-    except StopIteration as end:
-        return end.value

@@ -14,6 +14,7 @@ from ablation.training.optimizer import make_optimizer
 from ablation.training.precision import make_accelerator
 from ablation.training.step import training_step
 from ablation.vram.fake import materialise
+from ablation.vram.trace import Tracer
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ def flops_per_sample(run: Run) -> int:
         materialise(model)
         optimizer = make_optimizer(model, run.strategy.lr, run.settings.training)
         batch = system.fake_batch(1)
-        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, Tracer():  # which answers for fake values
             training_step(system, model, optimizer, accelerator, [batch], 1, run.settings.training.clip, lambda phase: None)
     return counter.get_total_flops()
 

@@ -100,7 +100,7 @@ def largest_batch(run: Run, card: Card, folder: Path | None = None, most: int = 
         return 0
     low, high = 1, 2
     while high <= most and holds(high):
-        low, high = high, 2 * high
+        low, high = high, min(2 * high, most + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)

@@ -41,9 +41,9 @@ def trace_step(run: Run, compute_capability: str) -> Trace:
     :class:`Untraceable`.
     """
     system = load_system(run.settings)
-    model = _built(system, run)
     workspace = cuda.cublas_workspace(compute_capability, CUBLAS_WORKSPACES)
     try:
+        model = _built(system, run)
         with cuda.like_cuda(), FakeTensorMode(allow_non_fake_inputs=True):
             return _trace(system, run, model, Tracer(workspace))
     except UserError:

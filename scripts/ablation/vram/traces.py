@@ -1,6 +1,7 @@
 """Traces of many runs at the price of a few: runs of one shape share one, and sizes between are computed, not traced."""
 
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,7 +22,7 @@ from ablation.errors import UserError
 from ablation.sweep import Run
 from ablation.vram.affine import along
 from ablation.vram.sharding.rank import as_sharded
-from ablation.vram.step import MICRO_STEPS, trace_step
+from ablation.vram.step import MICRO_STEPS, Untraceable, trace_step
 from ablation.vram.trace import Call, Mark, Modules, Trace
 
 PACKAGES = ("torch", "peft", "accelerate", "transformers")
@@ -45,7 +46,7 @@ class Traces:
         self.compute_capability, self.folder = compute_capability, folder
         self._points: dict[str, set[Point]] = defaultdict(set)
         self._examples: dict[str, Run] = {}
-        self._known: dict[tuple[str, Point], Trace] = {}
+        self._known: dict[tuple[str, Point], Trace | Untraceable] = {}
         self.traced = 0  # steps that were really traced
         for run in runs:
             self._points[family(run)].add(_point(run))
@@ -80,8 +81,13 @@ class Traces:
     def _at(self, run: Run, name: str, point: Point) -> Trace:
         key = name, point
         if key not in self._known:
-            self._known[key] = self._computed(run, name, point) or self._traced(run, point)
-        return self._known[key]
+            try:
+                self._known[key] = self._computed(run, name, point) or self._traced(run, point)
+            except Untraceable as error:
+                self._known[key] = error
+        if isinstance(found := self._known[key], Untraceable):
+            raise found
+        return found
 
     def _computed(self, run: Run, name: str, point: Point) -> Trace | None:
         """From two traces along an axis on which the family has more than two values."""
@@ -152,8 +158,8 @@ def _load(path: Path) -> Trace | None:
             total, trained = file["parameters"].tolist()
             modules = _modules(file["own"], file["owned"], file["calls"]) if "calls" in file else None
             return Trace(file["events"], file["sizes"], file["kinds"], marks, int(file["existing"]), (total, trained), modules)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # not there, or cut short: it is made again
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None  # not there, cut short or damaged: it is made again
 
 
 def _modules(own: NDArray, owned: NDArray, calls: NDArray) -> Modules:
