@@ -178,13 +178,18 @@ def test_probes_are_arrays_and_what_is_interrupted_or_cancelled_is_made_up_for(s
     assert 1 <= len(first) < 3 and not (results / "probe.csv").exists()
 
     process = start(scavenging, *probe, config=["sweep={strategy: [A, B, C], rank: [4, 8], seed: [0, 1]}"])
-    running = wait_until(lambda: tasks("RUNNING") if tasks("PENDING") else None, "a task that runs before others")
+
+    def begun() -> list[str]:
+        return [task for task in tasks("RUNNING") if list(results.glob(f"**/{task}_0_log.out"))]
+
+    running = wait_until(lambda: begun() if tasks("PENDING") else None, "a task that runs before others")
     subprocess.run(["scancel", running[0], tasks("PENDING")[-1]], check=True)
     output = end(process, limit=400)
     table = pd.read_csv(results / "probe.csv")
     assert table["outcome"].value_counts().to_dict() == {"completed": 4, "failed": 2} and "2 failed" in output
     reasons = sorted(table["reason"].dropna())
-    assert reasons[0].startswith("SLURM: CANCELLED") and reasons[1] == "SLURM: left the queue unrun; cancelled?"
+    assert reasons[0].startswith("SLURM: CANCELLED"), reasons
+    assert reasons[1] == "SLURM: left the queue unrun; cancelled?", reasons
     second = records()
     assert {name: second[name] for name in first} == first and len(second) == 4
 

@@ -20,6 +20,7 @@ from ablation.probe.jobs import Ended, Job, error_line, killed_by, last_words
 ARRAY_LIMIT = 1000  # tasks an array; SLURM's default MaxArraySize is 1001
 POLL_SECONDS = 5.0
 LATENCY_SECONDS = 30.0  # until a file that a node wrote is seen here
+ACCOUNTING_SECONDS = 120.0  # until the accounting has heard how a task ended
 NAME = "probe"
 SUBMITIT_ERROR = f"{FailedJobError.__module__}.{FailedJobError.__name__}: "
 MINUTES = 60  # time limit where the profile sets none
@@ -47,7 +48,8 @@ def run_on_slurm(jobs: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) ->
 def _wait(tasks: list[submitit.Job], logs: Path) -> Iterator[tuple[submitit.Job, str | None]]:
     """Each task as it ends, and why it failed.
 
-    submitit asks sacct, which never hears of a task that was cancelled in the queue; what has left the queue has ended.
+    submitit asks sacct, which never hears of a task that was cancelled in the queue, and late of others; what has left the
+    queue has ended.
     """
     missed: dict[str, float] = {}
     while tasks:
@@ -57,9 +59,15 @@ def _wait(tasks: list[submitit.Job], logs: Path) -> Iterator[tuple[submitit.Job,
             wrote = task.paths.result_pickle.name in files
             if not wrote and (queue is None or task.job_id in queue):
                 missed.pop(task.job_id, None)
-            elif wrote or now - missed.setdefault(task.job_id, now) > LATENCY_SECONDS:
+            elif wrote or now - missed.setdefault(task.job_id, now) > _patience(task):
                 tasks.remove(task)
                 yield task, _failure(task) if wrote else _loss(task)
+
+
+def _patience(task: submitit.Job) -> float:
+    """Seconds to wait for word of a task that has left the queue: longer where it began and its end is not accounted for."""
+    began = task.paths.stdout.is_file()
+    return ACCOUNTING_SECONDS if began and not task.watcher.is_done(task.job_id, mode="force") else LATENCY_SECONDS
 
 
 def _queue() -> set[str] | None:
@@ -130,6 +138,8 @@ def _failure(task: submitit.Job) -> str | None:
 
 def _loss(task: submitit.Job) -> str:
     """Why a task ended without a result, as far as SLURM knows."""
-    state = task.get_info(mode="force").get("State", "left the queue unrun; cancelled?")
-    said = error_line(task.paths.stdout.read_text(errors="replace")) if task.paths.stdout.is_file() else None
+    began = task.paths.stdout.is_file()
+    unknown = "left the queue while it ran" if began else "left the queue unrun; cancelled?"
+    state = task.get_info(mode="force").get("State", unknown)
+    said = error_line(task.paths.stdout.read_text(errors="replace")) if began else None
     return f"SLURM: {state}{f' ({said})' if said else ''}"
