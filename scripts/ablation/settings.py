@@ -73,6 +73,8 @@ class Training(Strict):
     """Optimizer steps between checkpoints, from which an interrupted run resumes."""
     keep_checkpoints: PositiveInt = 2
     """Checkpoints kept; older ones are removed once a newer one is complete."""
+    preview_every: PositiveInt | None = None
+    """Optimizer steps between previews: held-out data through the model as it is, kept under previews/; null: none."""
     guards: Guards = Guards()
     """What the trainer watches for."""
 

@@ -84,6 +84,10 @@ class System(Protocol):
         """Judge ``model`` on the held-out data; pictures go to ``out``."""
         ...
 
+    def preview(self, model: "nn.Module", folders: Sequence[Path], out: Path, device: "Any") -> dict[str, float]:
+        """What ``model`` makes of held-out data at this point of its training: files in ``out``, and a few numbers. Quick."""
+        ...
+
     def missing(self) -> list[str]:
         """What the run needs and does not find: data, weights; a line each, with what to do."""
         ...
