@@ -9,11 +9,11 @@ from ablation.errors import UserError
 from ablation.files import write_csv
 from ablation.hardware import load_card
 from ablation.preflight import unsupported
-from ablation.probe.cell import Cell, one_per_cell
+from ablation.probe.cell import Cell
 from ablation.probe.command import add_probe_arguments, prober_of
 from ablation.probe.table import read_plan, row_of, text_table
 from ablation.resolved import load_study
-from ablation.sweep import expand
+from ablation.sweep import expand, one_per_cell
 
 COLUMNS = {
     "outcome": "outcome",
