@@ -434,6 +434,12 @@ def test_in_a_terminal_and_in_the_report_refuted_claims_come_first():
         "  confirmed  small  at most 30 GB  21.5 GB    predicted",
         "  not comparable (1): nobody weighs it",
     ]
-    shown = report_table(rows)["rows"]
-    assert [row["kind"] for row in shown] == ["bad", "", "before"]
-    assert shown[0]["cells"][0] == "✗ refuted" and shown[0]["cells"][3:5] == ["8,000,000", "1,262,624"]
+    table = report_table(rows)
+    assert [row["kind"] for row in table["rows"]] == ["bad", "", "before"] and table["source"] == "a paper"
+    assert table["rows"][0]["cells"][:4] == ["✗ refuted", "it is so", "8,000,000", "1,262,624"]
+    several = report_table([{**rows[0], "source": "another"}, *rows[1:]])
+    assert several["head"][-1] == "source" and [row["cells"][-1] for row in several["rows"]] == [
+        "a paper",
+        "another",
+        "a paper",
+    ]

@@ -315,7 +315,10 @@ def test_published_claims_stand_in_the_report(tmp_path, scene_root):
     section = page[page.index("<h2>Published claims") :]
     refuted, other = section.index("✗ refuted"), section.index("– not comparable")
     assert refuted < other and section.rindex('class="bad"', 0, refuted) > 0
-    assert all(words in section for words in ("it has 9 images", "nobody weighs it", "it weighs &lt;b&gt;3&lt;/b&gt; kg"))
+    assert all(
+        words in section
+        for words in ("it has 9 images", "nobody weighs it", "it weighs &lt;b&gt;3&lt;/b&gt; kg", "by: a &amp; b")
+    )
     _, results = write_study(tmp_path / "without", load_study(STUDY, {"claims": "null"}))
     assert "Published claims" not in report_page(results, "s", tmp_path / "without")
 

@@ -140,15 +140,19 @@ def item_table(results: Results, items: pd.DataFrame) -> dict[str, Any]:
 
 
 def claim_table(claims: Sequence[dict[str, str]]) -> dict[str, Any]:
-    """A row a published claim, the refuted ones first: what was said, what is ours, and the verdict."""
-    head = ["verdict", "published", "where", "claimed", "ours", "basis", "remarks"]
+    """A row a published claim, the refuted ones first: what was said, what is ours, and the verdict.
+
+    ``source``: where all of them are from; where there are several, they are a column.
+    """
+    sources = {row["source"] for row in claims}
+    head = ["verdict", "published", "claimed", "ours", "basis", "remarks", *(["source"] if len(sources) > 1 else [])]
     rows = []
     for row in sorted(claims, key=lambda row: list(MARKS).index(row["verdict"])):
-        verdict = f"{MARKS[row['verdict']]} {row['verdict']}"
         numbers = [row[name] or NONE for name in ("claimed", "ours", "basis")]
+        cells = [f"{MARKS[row['verdict']]} {row['verdict']}", row["says"], *numbers, row["reason"], row["source"]]
         kind = {"refuted": "bad", "not comparable": "before"}.get(row["verdict"], "")
-        rows.append({"cells": [verdict, row["says"], row["source"], *numbers, row["reason"]], "kind": kind})
-    return {"head": head, "rows": rows, "text_columns": len(head)}
+        rows.append({"cells": cells[: len(head)], "kind": kind})
+    return {"head": head, "rows": rows, "text_columns": len(head), "source": sources.pop() if len(sources) == 1 else None}
 
 
 def run_table(results: Results) -> dict[str, Any]:
