@@ -13,6 +13,7 @@ include: "rules/plan.smk"
 include: "rules/probe.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/claims.smk"
 include: "rules/report.smk"
 
 
@@ -25,6 +26,7 @@ rule all:
 rule plan:
     input:
         [f"{folder(study)}/plan.csv" for study in STUDIES],
+        [claims_file(study, "plan_claims.csv") for study in STUDIES],
 
 
 rule probe:

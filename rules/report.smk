@@ -37,6 +37,7 @@ rule collect_runs:
 rule write_report:
     input:
         runs="results/{scale}/{study}/runs.parquet",
+        claims=lambda w: claims_file(w.study, "claims.csv"),
     output:
         "results/{scale}/{study}/report.html",
     log:

@@ -6,12 +6,17 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import STUDY
+from conftest import ROOT, STUDY
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from ablation.claims.model import Claim
+from ablation.claims.table import claim_table
+from ablation.claims.verdicts import Judge
 from ablation.collect import collect
+from ablation.files import write_csv
+from ablation.hardware import load_cards
 from ablation.report import figures
 from ablation.report.page import report_page
 from ablation.report.results import Results
@@ -24,6 +29,10 @@ from ablation.study import load_study
 from ablation.sweep import expand
 
 BEFORE = 1.2
+CLAIMS = {
+    "weight": Claim(says="it weighs <b>3</b> kg", source="a & b", unchecked="nobody weighs it"),
+    "images": Claim(says="it has 9 images", source="a & b", quantity="images", value=9),
+}
 MEMORY = {"kind": "cuda", "card": "rtx4090", "budget_gib": 23.14, "emulated": True}
 OOM = {
     "phase": "backward", "step": 2, "requested_gib": 1.5, "allocated_gib": 21.9, "reserved_gib": 22.1,
@@ -77,7 +86,10 @@ def write_study(folder, study, outcomes=None, mae=None):
         (target / "manifest.json").write_text(json.dumps(manifest))
     plan = folder / "plan.csv"
     pd.DataFrame(rows).to_csv(plan, index=False)
-    return runs, Results(study, collect(plan, folder / "runs", ("fits", "tight")))
+    table = collect(plan, folder / "runs", ("fits", "tight"))
+    judge = Judge(study, runs, {row["run"]: row for row in table.to_dict("records")}, {}, load_cards(ROOT / "config/hardware"))
+    write_csv(folder / "claims.csv", claim_table(CLAIMS, judge))
+    return runs, Results(study, table)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8))
@@ -294,6 +306,22 @@ def test_the_page_is_self_contained_and_escapes_everything(tmp_path, demo_study)
     assert not re.findall(r'(?:src|href)="(?!data:|runs/|#)[^"]*"', page)
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|https?://www\.eth3d[^\s<]*', "", page)
     assert page.count("<figure>") == 3 and "NaN" not in page and "nan" not in re.findall(r"<td[^>]*>([^<]*)", page)
+
+
+def test_published_claims_stand_in_the_report(tmp_path, scene_root):
+    """The refuted one first and marked, with what is ours; a study that names no claims has no such section."""
+    data = {"source": "eth3d", "root": str(scene_root), "scenes": ["hall", "yard"], "split": {"test": ["yard"]}}
+    _, results = write_study(tmp_path, load_study(STUDY, {"data": data}))
+    page = report_page(results, "s", tmp_path)
+    section = page[page.index("<h2>Published claims") :]
+    refuted, other = section.index("✗ refuted"), section.index("– not comparable")
+    assert refuted < other and section.rindex('class="bad"', 0, refuted) > 0
+    assert all(
+        words in section
+        for words in ("it has 9 images", "nobody weighs it", "it weighs &lt;b&gt;3&lt;/b&gt; kg", "by: a &amp; b")
+    )
+    _, results = write_study(tmp_path / "without", load_study(STUDY, {"claims": "null"}))
+    assert "Published claims" not in report_page(results, "s", tmp_path / "without")
 
 
 def test_higher_can_be_better(tmp_path, demo_study):

@@ -3,7 +3,7 @@
 import difflib
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -82,6 +82,12 @@ def _finding(finding: Any, model: type[BaseModel], value: Any, where: Where) -> 
     return f"{head}{shown}: {text}{_nearest_value(finding, value, location)}"
 
 
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """``; did you mean NAME?`` for the known name that is near; nothing where none is."""
+    near = difflib.get_close_matches(str(name), [str(other) for other in known], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _leading_key(message: str) -> Location:
     """``data.split.test: ...`` as a location; empty when the message names no key."""
     key = re.match(r"[A-Za-z_][\w.]*(?=[:\[])", message)
@@ -118,8 +124,7 @@ def _nearest_value(finding: Any, value: Any, location: Location) -> str:
     if finding["type"] != "literal_error" or not isinstance(given, str):
         return ""
     allowed = [word.strip("' ") for word in finding["ctx"]["expected"].replace(" or ", ", ").split(",")]
-    near = difflib.get_close_matches(given, allowed, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(given, allowed)
 
 
 def _nearest(model: type[BaseModel], location: Location, value: Any) -> str:

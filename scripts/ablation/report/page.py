@@ -1,6 +1,7 @@
 """The report page: one self-contained HTML file."""
 
 import base64
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ def report_page(results: Results, name: str, folder: Path) -> str:
         card=results.study.hardware,
         figures=_figures(results, histories),
         splits=splits_table(results, histories),
+        claims=_claims(results, folder),
         items=_item_section(results, items),
         metric=results.primary,
         memory_kind=results.memory_kind,
@@ -101,6 +103,14 @@ def _item_section(results: Results, items: pd.DataFrame) -> dict[str, Any] | Non
     if items.empty:
         return None
     return {"table": tables.item_table(results, items), "svg": figures.before_and_after(results, items)}
+
+
+def _claims(results: Results, folder: Path) -> dict[str, Any] | None:
+    """The table of published claims; None for a study that names none."""
+    if results.study.claims is None:
+        return None
+    with (folder / "claims.csv").open(newline="") as file:
+        return tables.claim_table(list(csv.DictReader(file)))
 
 
 def _views(results: Results, folder: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Tables of the report as rows of ready text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from ablation.settings import Metric
 
 NONE = "–"
 MEASURED_RESERVED = "memory.peak_reserved_gib"  # of a CUDA device alone
+MARKS = {"refuted": "✗", "confirmed": "✓", "not comparable": "–"}  # verdicts on claims, in the order of the table
 RAN = ("completed", "diverged", "oom", "failed")
 
 
@@ -60,10 +62,10 @@ def cost_table(results: Results) -> dict[str, Any]:
 
 
 def memory_table(results: Results) -> dict[str, Any] | None:
-    """A row a cell: predicted memory beside what was measured and published; None for plans without predictions."""
+    """A row a cell: predicted memory beside what was measured; None for plans without predictions."""
     if "predicted_gib" not in results.runs:
         return None
-    head = [*axis_names(results), "needs, GiB", "fits?", "predicted reserved", "measured reserved", "error", "published, GB"]
+    head = [*axis_names(results), "needs, GiB", "fits?", "predicted reserved", "measured reserved", "error"]
     rows = []
     for cell in results.cells:
         first = cell.runs.iloc[0]
@@ -71,9 +73,7 @@ def memory_table(results: Results) -> dict[str, Any] | None:
         error = f"{predicted.mean / measured.mean - 1:+.1%}" if predicted and measured else NONE
         needs = [number(first["predicted_gib"], 2), first.get("memory_verdict") or NONE]
         held = [number(first["predicted_reserved_gib"], 2), shown(measured, 2), error]
-        rows.append(
-            {"cells": [*axis_values(cell), *needs, *held, number(first.get("published_gb"), 0)], "kind": _kind(results, cell)}
-        )
+        rows.append({"cells": [*axis_values(cell), *needs, *held], "kind": _kind(results, cell)})
     return {"head": head, "rows": rows, "text_columns": len(results.varying)}
 
 
@@ -139,6 +139,22 @@ def item_table(results: Results, items: pd.DataFrame) -> dict[str, Any]:
         after = [f"{means[name]:.{digits}f}" if name in means else NONE for name in strategies]
         rows.append({"cells": [item, f"{frame['before'].mean():.{digits}f}", *after], "kind": ""})
     return {"head": ["held-out item", "before", *strategies], "rows": rows, "text_columns": 1}
+
+
+def claim_table(claims: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """A row a published claim, the refuted ones first: what was said, what is ours, and the verdict.
+
+    ``source``: where all of them are from; where there are several, they are a column.
+    """
+    sources = {row["source"] for row in claims}
+    head = ["verdict", "published", "claimed", "ours", "basis", "remarks", *(["source"] if len(sources) > 1 else [])]
+    rows = []
+    for row in sorted(claims, key=lambda row: list(MARKS).index(row["verdict"])):
+        numbers = [row[name] or NONE for name in ("claimed", "ours", "basis")]
+        cells = [f"{MARKS[row['verdict']]} {row['verdict']}", row["says"], *numbers, row["reason"], row["source"]]
+        kind = {"refuted": "bad", "not comparable": "before"}.get(row["verdict"], "")
+        rows.append({"cells": cells[: len(head)], "kind": kind})
+    return {"head": head, "rows": rows, "text_columns": len(head), "source": sources.pop() if len(sources) == 1 else None}
 
 
 def run_table(results: Results) -> dict[str, Any]:
