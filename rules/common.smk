@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from ablation.cli import own_python_first
 from ablation.canonical import canonical
 from ablation.errors import UserError
+from ablation.recommended import recommended_for
 from ablation.resolved import fingerprint_of, save_study
 from ablation.study import find_studies, load_study
 from ablation.yamlfile import as_flag
@@ -24,6 +25,10 @@ try:
         for name, path in find_studies(
             CONFIG.pop("studies", None), ROOT / "config/studies"
         ).items()
+    }
+    RECOMMENDED = {
+        name: recommended_for(study, ROOT / "config/recommended")
+        for name, study in STUDIES.items()
     }
     RUNS = {
         name: {run.id: run for run in expand(study, name)}

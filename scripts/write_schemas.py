@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 FILES = {
     "config/schemas/study.json": lambda: schema.as_json(schema.study_schema()),
     "config/schemas/card.json": lambda: schema.as_json(schema.card_schema()),
+    "config/schemas/recommended.json": lambda: schema.as_json(schema.recommended_schema()),
     "docs/settings.md": schema.reference_page,
 }
 

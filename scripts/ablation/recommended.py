@@ -12,9 +12,9 @@ from pydantic.fields import FieldInfo
 from ablation.errors import UserError
 from ablation.explain import explain, field_at, fields_at, in_file
 from ablation.settings import Name, Strict
-from ablation.study import AXES, Strategy, Study, Sweep, study_model
+from ablation.study import AXES, Strategy, Study, Sweep, Value
 from ablation.sweep import Run
-from ablation.systems import SYSTEMS
+from ablation.systems import SYSTEMS, settings_class
 from ablation.yamlfile import load_yaml
 
 OF_STRATEGY = tuple(name for name in Strategy.model_fields if name != "train")  # what every strategy has
@@ -99,6 +99,12 @@ def _as_recommendation(value: Any) -> Any:
     return value if isinstance(value, dict) else {"value": value}
 
 
+Parameter = Annotated[
+    Recommendation,
+    BeforeValidator(_as_recommendation, json_schema_input_type=Recommendation | Value | list[Value] | None),
+]
+
+
 class Recommended(Strict):
     """A configuration that somebody recommends for a model family."""
 
@@ -108,11 +114,8 @@ class Recommended(Strict):
     """Who recommends it, and where."""
     conditions: str = ""
     """What it was recommended for: data, machine, what is trained."""
-    parameters: Annotated[
-        dict[str, Annotated[Recommendation, BeforeValidator(_as_recommendation, json_schema_input_type=Recommendation | Any)]],
-        Field(min_length=1),
-    ]
-    """Parameter -> what it should be. A parameter is an axis, a setting of strategies, a derived quantity, or a dotted setting."""
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
+    """Parameter -> what it should be: axes, settings of strategies, derived quantities, and any dotted setting."""
 
 
 @cache
@@ -166,16 +169,16 @@ def _kind(system: str, parameter: str) -> TypeAdapter:
         return TypeAdapter(list[PositiveInt])
     if parameter in OF_STRATEGY:
         return TypeAdapter(list[_annotated(Strategy.model_fields[parameter])])
-    model, location = study_model(system), tuple(parameter.split("."))
+    location = tuple(parameter.split("."))
+    model = Study if location[0] == "strategies" else settings_class(system)
     for depth in range(len(location)):
         known = fields_at(model, location[:depth])
         if known and location[depth] not in known:
-            others = [] if depth else [*AXES, *DERIVED, *OF_STRATEGY]
+            others = [] if depth else [*AXES, *DERIVED, *OF_STRATEGY, "strategies"]
             raise ValueError(f"the system {system} has no such setting{_near(location[depth], [*others, *known])}")
-    field = field_at(model, location)
-    if field is None or len(location) == 1 or fields_at(model, location):
-        inside = fields_at(model, location)
-        raise ValueError(f"is not a setting with a plain value{'; in it are ' + ', '.join(inside) if inside else ''}")
+    field, inside = field_at(model, location), fields_at(model, location)
+    if field is None or inside or len(location) == 1:
+        raise ValueError(f"is not the dotted name of a plain value{'; in it are ' + ', '.join(inside) if inside else ''}")
     return TypeAdapter(list[_annotated(field)])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ablation.hardware import Card
+from ablation.recommended import Recommended
 from ablation.study import AXES, study_model
 from ablation.systems import SYSTEMS
 
@@ -57,6 +58,11 @@ def _optional(schema: dict, inner: dict[str, dict], system: str, definitions: di
 def card_schema() -> dict[str, Any]:
     """The schema of a hardware file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Card.model_json_schema()}
+
+
+def recommended_schema() -> dict[str, Any]:
+    """The schema of a recommended configuration."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recommended.model_json_schema()}
 
 
 def as_json(schema: dict[str, Any]) -> str:
