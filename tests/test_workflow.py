@@ -231,6 +231,7 @@ def test_full_scale_without_data_stops_with_the_reasons(project):
         (["keep=__import__('os').system('touch pwned')"], "not allowed in a constraint"),
         (["sweep={rank: [8, 8]}"], "twice"),
         (["tranining={steps: 3}"], "did you mean training"),
+        (["recommended=vgtt"], "did you mean vggt"),
         (["scale=huge"], "scale = 'huge': must be one of 'demo' or 'full'"),
     ],
 )

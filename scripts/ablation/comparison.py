@@ -209,9 +209,15 @@ def as_text(rows: Sequence[Row], name: str, recommended: Recommended, scale: str
         lines.append("  it is for the released size; this is the demo, which differs on purpose")
     if different:
         head = ("parameter", "yours", "recommended", "what to write")
-        lines += aligned([head, *((row.parameter, row.yours, row.recommended, row.to_do) for row in different)], range(4))
+        lines += aligned([head, *(line for row in different for line in _lines(row))], range(4))
     lines.append(f"  {sum(row.verdict == 'same' for row in others)} {'others' if different else 'parameters'} agree")
     for verdict, words in (("swept", "one of the values swept"), ("absent", "without meaning in this study")):
         if found := [row.parameter for row in others if row.verdict == verdict]:
             lines.append(f"  {words}: {', '.join(found)}")
     return "\n".join(lines)
+
+
+def _lines(row: Row) -> list[tuple[str, str, str, str]]:
+    """A line for each thing to do."""
+    first, *further = row.to_do.split("; ")
+    return [(row.parameter, row.yours, row.recommended, first), *(("", "", "", text) for text in further)]

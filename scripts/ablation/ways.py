@@ -96,12 +96,12 @@ class Advisor:
         return Ways(example.axes["strategy"], advice, sorted(refused), reached)
 
     def _change(self, found: Sequence[Ways]) -> dict[str, Any]:
-        """The largest batch that fits all strategies that fit at all, and the constraints that it needs."""
+        """The split that is best for the strategy it suits least, of those that fit at all; and the constraints it needs."""
         fitting = [ways.fitting for ways in found if ways.fitting]
         common = set.intersection(*map(set, fitting)) if fitting else set()
         if not common:
             return {}
-        batch, accumulation = max(common)
+        batch, accumulation = min(common, key=lambda split: max(list(order).index(split) for order in fitting))
         run = fitting[0][batch, accumulation]
         swept = {axis: self.study.value_of(axis) for axis in self.study.sweep.model_extra or {}}
         cell = {**swept, **run.axes, "rank": run.rank or self.study.sweep.rank[0]}
