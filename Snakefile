@@ -10,6 +10,7 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/plan.smk"
+include: "rules/recommended.smk"
 include: "rules/probe.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
@@ -24,6 +25,7 @@ rule all:
 
 rule plan:
     input:
+        [recommended_file(study) for study in STUDIES],
         [f"{folder(study)}/plan.csv" for study in STUDIES],
 
 

@@ -111,6 +111,16 @@ def card_file(study):
     return path.read_text() if path.is_file() else ""
 
 
+def recommended_text(study):
+    """What the study is compared with."""
+    return RECOMMENDED[study] and canonical(RECOMMENDED[study].model_dump(mode="json"))
+
+
+def recommended_file(study):
+    """The comparison with what the study names, where it names anything."""
+    return f"{folder(study)}/recommended.csv" if RECOMMENDED[study] else []
+
+
 def planned(wildcards, verdicts):
     """Ids of the runs with one of these verdicts in the plan."""
     plan = checkpoints.plan_study.get(scale=wildcards.scale, study=wildcards.study)

@@ -13,11 +13,8 @@ checkpoint plan_study:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         found=lambda w: outside_files(w.study),
         card=lambda w: card_file(w.study),
-        recommended=lambda w: canonical(
-            RECOMMENDED[w.study] and RECOMMENDED[w.study].model_dump(mode="json")
-        ),
     message:
         "plan {wildcards.study}"
     shell:
         "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --cards config/hardware --recommended config/recommended --traces results/traces --workers {threads} --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        " --cards config/hardware --traces results/traces --workers {threads} --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

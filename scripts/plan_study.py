@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ablation.cli import call
-from ablation.comparison import as_text, compare
 from ablation.files import write_csv
-from ablation.hardware import Card, load_card
+from ablation.hardware import load_card
 from ablation.preflight import plan
-from ablation.recommended import recommended_for
 from ablation.resolved import load_study
-from ablation.study import Study
-from ablation.sweep import expand
-from ablation.ways import Advisor
 
 CELL = ("strategy", "rank", "batch", "accumulation", "gpus", "precision")
 HEAD = (
@@ -56,36 +51,19 @@ def _line(row: dict[str, Any]) -> str:
     return f"{axes} {row['precision']:<9} {sizes}  {row['memory_verdict']}{published}"
 
 
-def compared(study: Study, name: str, card: Card, args: argparse.Namespace) -> str:
-    """The study against the configuration that it names: in words for the console, and all rows beside the plan."""
-    path = args.output.with_name("recommended.csv")
-    recommended = recommended_for(study, args.recommended)
-    if recommended is None:
-        path.unlink(missing_ok=True)
-        return ""
-    runs = expand(study, name)
-    advisor = Advisor(study, runs, recommended, card, args.traces, args.output.with_name("probe.csv"))
-    rows = compare(study, runs, recommended, card, advisor)
-    write_csv(path, [row.as_record(recommended) for row in rows])
-    return f"{as_text(rows, str(study.recommended), recommended, study.scale)}\n"
-
-
 def main() -> None:
     """Plan, write, summarise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, required=True, help="study.json")
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
-    parser.add_argument("--recommended", type=Path, required=True, help="folder of the recommended configurations")
     parser.add_argument("--traces", type=Path, help="a folder that keeps traced steps for the next plan")
     parser.add_argument("--workers", type=int, default=1, help="processes that trace steps")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     name, study = load_study(args.study)
-    card = load_card(study.hardware, args.cards)
-    rows, missing = plan(study, name, card, args.traces, args.workers)
+    rows, missing = plan(study, name, load_card(study.hardware, args.cards), args.traces, args.workers)
     write_csv(args.output, rows)
     sys.stdout.write(summary(name, rows, missing) + "\n")
-    sys.stdout.write(compared(study, name, card, args))
 
 
 if __name__ == "__main__":

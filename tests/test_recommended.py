@@ -6,7 +6,6 @@ from functools import reduce
 
 import compare_config
 import jsonschema
-import plan_study
 import pytest
 from conftest import ROOT, STUDY
 from test_report import write_study
@@ -248,17 +247,13 @@ def run_program(monkeypatch, capsys, program, *arguments):
     return capsys.readouterr().out
 
 
-def test_a_plan_leaves_the_comparison_beside_it_and_the_report_shows_it(tmp_path, monkeypatch, capsys):
-    small = {"sweep": {"strategy": "A", "rank": 4, "seed": 0}, "training": {"weight_decay": 0.02}}
-    study, folders = (
-        load_study(STUDY, small),
-        ["--cards", ROOT / "config/hardware", "--recommended", ROOT / "config/recommended"],
-    )
-    line = ["--study", tmp_path / "study.json", *folders, "--output", tmp_path / "plan.csv"]
+def test_the_comparison_of_a_workflow_is_a_file_and_the_report_shows_it(tmp_path, monkeypatch, capsys):
+    study = load_study(STUDY, {"sweep": {"strategy": "A", "rank": 4, "seed": 0}, "training": {"weight_decay": 0.02}})
     save_study(tmp_path / "study.json", "s", study)
-    text = run_program(monkeypatch, capsys, plan_study, *line)
+    table = tmp_path / "recommended.csv"
+    text = run_program(monkeypatch, capsys, compare_config, "--study", tmp_path / "study.json", "--output", table)
     assert "against the recommended configuration vggt" in text and "training: {weight_decay: 0.01}" in text
-    with (tmp_path / "recommended.csv").open(newline="") as file:
+    with table.open(newline="") as file:
         rows = {row["parameter"]: row for row in csv.DictReader(file)}
     assert set(rows) == set(load_recommended("vggt", ROOT / "config/recommended").parameters)
     assert rows["training.weight_decay"]["yours"] == "0.02" and rows["training.clip"]["verdict"] == "same"
@@ -266,18 +261,13 @@ def test_a_plan_leaves_the_comparison_beside_it_and_the_report_shows_it(tmp_path
     _, results = write_study(tmp_path, study)
     page = report_page(results, "s", tmp_path)
     assert "Against the recommended configuration" in page and "training: {weight_decay: 0.01}" in page
-
-    unnamed = study.model_copy(update={"recommended": None})
-    save_study(tmp_path / "study.json", "s", unnamed)
-    assert "recommended" not in run_program(monkeypatch, capsys, plan_study, *line)
-    assert not (tmp_path / "recommended.csv").exists()
-    results.study = unnamed
+    results.study = study.model_copy(update={"recommended": None})
     assert "recommended configuration" not in report_page(results, "s", tmp_path)
 
 
 def test_by_hand_with_values_laid_over_the_study(monkeypatch, capsys):
-    line = [STUDY, "--scale", "demo", "--gpu", "l40s", "--config", "training={warmup: 0.5}", "lora={dropout: 0.1}"]
+    line = ["--study", STUDY, "--card", "l40s", "--config", "scale=demo", "training={warmup: 0.5}", "lora={dropout: 0.1}"]
     text = run_program(monkeypatch, capsys, compare_config, *line)
     assert "training: {warmup: 0.1}" in text and "lora.dropout" not in text and text.isascii()
     with pytest.raises(UserError, match="names no recommended configuration; add --config recommended=NAME"):
-        run_program(monkeypatch, capsys, compare_config, STUDY, "--config", "recommended=null")
+        run_program(monkeypatch, capsys, compare_config, "--study", "vggt-eth3d", "--config", "recommended=null")

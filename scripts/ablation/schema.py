@@ -55,14 +55,14 @@ def _optional(schema: dict, inner: dict[str, dict], system: str, definitions: di
     return relax(copy.deepcopy(schema))
 
 
-def card_schema() -> dict[str, Any]:
-    """The schema of a hardware file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Card.model_json_schema()}
-
-
 def recommended_schema() -> dict[str, Any]:
     """The schema of a recommended configuration."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recommended.model_json_schema()}
+
+
+def card_schema() -> dict[str, Any]:
+    """The schema of a hardware file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Card.model_json_schema()}
 
 
 def as_json(schema: dict[str, Any]) -> str:

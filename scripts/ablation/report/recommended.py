@@ -1,4 +1,4 @@
-"""The report's table of a study against its recommended configuration, as the plan left it."""
+"""The report's table of a study against its recommended configuration, as it was made beside the plan."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ IN_WORDS = {"swept": "one of those swept", "open": "not decided by the study", "
 
 
 def recommended_section(study: Study, folder: Path) -> dict[str, Any] | None:
-    """Table and source; None where the study names no recommended configuration, or was planned before it did."""
+    """Table and source; None where the study names no recommended configuration, or was not compared with it."""
     path = folder / "recommended.csv"
     if study.recommended is None or not path.is_file():
         return None
