@@ -121,7 +121,7 @@ KINDS = {
         "lora.dropout: 0", {"strategies": {"A": {"train": {"lora": None, "full": ["depth_head"]}}}, "sweep": {"strategy": "A"}},
         "absent", "-", {},
     ),
-    "steps": ("steps: 100", {}, "differs", "60", {"training": {"steps": 100, "epochs": None}}),
+    "steps": ("steps: 100", {}, "differs", "60", {"training": {"steps": 100}}),
     "epochs in place of steps": ("epochs: 20", {}, "open", "60 steps", {"training": {"epochs": 20, "steps": None}}),
     "steps in place of epochs": (
         "steps: {at_most: 900}", {"training": {"steps": None, "epochs": 3}}, "open", "3 epochs",
@@ -225,8 +225,8 @@ def test_another_effective_batch_changes_the_constraint_too(small):
 
 
 def test_a_batch_that_fits_all_strategies_is_advised(small):
-    row, *_ = advice(small, {"strategy": ["A", "C"], "batch": 4, "accumulation": 1}, gib=0.625)
-    assert "A: 4 x 1 does not fit, 2 x 2 does (" in row.advice and "C: 4 x 1 does not fit, 1 x 4 does (" in row.advice
+    row, *_ = advice(small, {"strategy": ["A", "C"], "batch": [2, 4], "accumulation": [2, 1]}, gib=0.625)
+    assert "A: 4 x 1 does not fit, 2 x 2 does (" in row.advice and "C: 2 x 2, 4 x 1 do not fit, 1 x 4 does (" in row.advice
     assert row.change == {"sweep": {"batch": 1, "accumulation": 4}}
 
 

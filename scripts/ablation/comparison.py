@@ -92,8 +92,9 @@ class _Comparison:
         if name == "warmup_steps":
             return self._warmup(wanted)
         if name in LENGTHS:
-            (other,) = LENGTHS - {name}
-            return "", merge(self._written(f"training.{name}", wanted.nearest(values[0][1])), {"training": {other: None}})
+            now = values[0][1]
+            others = {other: None for other in LENGTHS - {name} if isinstance(now, Unknown)}
+            return "", merge(self._written(f"training.{name}", wanted.nearest(now)), {"training": others} if others else {})
         if name == "strategy" and not set(wanted.named) & set(self.study.strategies):
             return f"the study has no strategy {_or(wanted.named)}", {}
         if name in OF_STRATEGY:

@@ -41,7 +41,8 @@ class Ways:
         """``32 x 1 does not fit, 4 x 8 does (21.30 of 23.64 GiB)``; empty where the study is well as it is."""
         if self.reached and not self.refused:
             return ""
-        lead = f"{', '.join(f'{batch} x {passes}' for batch, passes in self.refused)} does not fit, " if self.refused else ""
+        do = "does" if len(self.refused) == 1 else "do"
+        lead = ", ".join(f"{batch} x {passes}" for batch, passes in self.refused) + f" {do} not fit, " if self.refused else ""
         best = self.advice.options[0][0] if self.advice.options else closest(self.advice.misses)
         size = f"{best.prediction.total:.2f} of {card.usable_gib:g} GiB"
         if not self.advice.options:
