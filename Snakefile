@@ -10,6 +10,7 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/plan.smk"
+include: "rules/recommended.smk"
 include: "rules/probe.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
@@ -25,6 +26,7 @@ rule all:
 
 rule plan:
     input:
+        [recommended_file(study) for study in STUDIES],
         [f"{folder(study)}/plan.csv" for study in STUDIES],
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
 

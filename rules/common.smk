@@ -11,6 +11,7 @@ from ablation.cli import own_python_first
 from ablation.canonical import canonical
 from ablation.claims.of_study import claims_of
 from ablation.errors import UserError
+from ablation.recommended import recommended_for
 from ablation.resolved import fingerprint_of, save_study
 from ablation.study import find_studies, load_study
 from ablation.yamlfile import as_flag
@@ -25,6 +26,10 @@ try:
         for name, path in find_studies(
             CONFIG.pop("studies", None), ROOT / "config/studies"
         ).items()
+    }
+    RECOMMENDED = {
+        name: recommended_for(study, ROOT / "config/recommended")
+        for name, study in STUDIES.items()
     }
     RUNS = {
         name: {run.id: run for run in expand(study, name)}
@@ -120,6 +125,16 @@ def claims_text(study):
 def claims_file(study, name):
     """The study's verdicts on published claims, where it names any."""
     return [f"{folder(study)}/{name}"] if CLAIMS[study] else []
+
+
+def recommended_text(study):
+    """What the study is compared with."""
+    return RECOMMENDED[study] and canonical(RECOMMENDED[study].model_dump(mode="json"))
+
+
+def recommended_file(study):
+    """The comparison with what the study names, where it names anything."""
+    return f"{folder(study)}/recommended.csv" if RECOMMENDED[study] else []
 
 
 def planned(wildcards, verdicts):

@@ -102,7 +102,8 @@ def test_a_new_rank_runs_only_its_runs(finished, project):
     wider = [*MICRO[:3], "sweep={strategy: [A, C], rank: [2, 4, 8], seed: 0}"]
     planned = jobs(snakemake(project, "-n", config=wider))
     # The plan comes first, and with it the runs; until it is made, Snakemake knows only of it.
-    assert set(planned) <= {"all", "plan_study", "collect_runs", "check_claims", "write_report", "train_run", "evaluate_run"}
+    once = {"all", "plan_study", "compare_config", "collect_runs", "check_claims", "write_report"}
+    assert set(planned) <= {*once, "train_run", "evaluate_run"}
     snakemake(project, "plan", config=wider)
     planned = jobs(snakemake(project, "-n", config=wider))
     assert (
@@ -252,6 +253,7 @@ def test_full_scale_without_data_stops_with_the_reasons(project):
         (["keep=__import__('os').system('touch pwned')"], "not allowed in an expression"),
         (["sweep={rank: [8, 8]}"], "twice"),
         (["tranining={steps: 3}"], "did you mean training"),
+        (["recommended=vgtt"], "did you mean vggt"),
         (["scale=huge"], "scale = 'huge': must be one of 'demo' or 'full'"),
         (["claims=vggt-eth4d"], "did you mean vggt-eth3d"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from ablation.yamlfile import Location, dump_yaml, line_of
 
@@ -147,6 +148,15 @@ def fields_at(model: Any, location: Location) -> list[str]:
         kind = _inside(kind, step)
     kinds = [k for k in _members(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
     return [name for k in kinds for name in k.model_fields]
+
+
+def field_at(model: Any, location: Location) -> FieldInfo | None:
+    """The setting of ``model`` at ``location``; None where it knows none."""
+    kind = model
+    for step in location[:-1]:
+        kind = _inside(kind, step)
+    kinds = [k for k in _members(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return next((k.model_fields[str(location[-1])] for k in kinds if location[-1] in k.model_fields), None)
 
 
 def _inside(kind: Any, step: str | int) -> Any:

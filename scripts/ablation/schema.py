@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from ablation.claims.model import ClaimsFile
 from ablation.hardware import Card
+from ablation.recommended import Recommended
 from ablation.study import AXES, study_model
 from ablation.systems import SYSTEMS
 
@@ -53,6 +54,11 @@ def _optional(schema: dict, inner: dict[str, dict], system: str, definitions: di
 
     definitions.update({f"{system}.partial.{name}": relax(definition) for name, definition in inner.items()})
     return relax(copy.deepcopy(schema))
+
+
+def recommended_schema() -> dict[str, Any]:
+    """The schema of a recommended configuration."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recommended.model_json_schema()}
 
 
 def card_schema() -> dict[str, Any]:

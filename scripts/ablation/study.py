@@ -131,6 +131,8 @@ class Study(Settings):
     """Published numbers to check: a file of config/claims/."""
     baseline: dict[str, Value] | None = None
     """The cell that the others are compared with; axes it does not name are left open."""
+    recommended: Name | None = None
+    """A file of config/recommended/ that the study is compared with, parameter by parameter."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Study":
@@ -262,3 +264,13 @@ def find_studies(names: Any, folder: Path) -> dict[str, Path]:
             )
         found[name] = folder / f"{name}.yaml"
     return found
+
+
+def study_file(text: str, folder: Path) -> Path:
+    """The file of a study that is named, or given by its path. Raises :class:`UserError` for one that there is not."""
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such study file")
+        return path
+    return find_studies(text, folder)[text]

@@ -12,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablation.report import figures, tables, words
+from ablation.report.recommended import recommended_section
 from ablation.report.results import OOM, CellResult, Results
 from ablation.report.splits import splits_table
 from ablation.yamlfile import dump_yaml
@@ -48,6 +49,7 @@ def report_page(results: Results, name: str, folder: Path) -> str:
         out_of_memory=any(cell.out_of_memory for cell in results.cells) and results.study.hardware,
         notes=_notes(contents),
         views=_views(results, folder),
+        recommended=recommended_section(results.study, folder),
         runs=tables.run_table(results),
         machines=_machines(results, folder),
         settings=dump_yaml(results.study.model_dump(mode="json", exclude_none=True)),
