@@ -32,8 +32,8 @@ demo-all: install  ## the demo of every study
 	@$(SNAKEMAKE) --profile local --config 'studies=[$(STUDIES)]' scale=demo
 	@for study in $(basename $(notdir $(wildcard config/studies/*.yaml))); do echo "report: results/demo/$$study/report.html"; done
 
-test: install  ## unit and workflow tests
-	$(BIN)/python -m pytest
+test: install  ## unit and workflow tests, a process a core
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 test-slurm: install  ## the demo on a real SLURM that the tests boot on this machine (Debian, root)
 	$(BIN)/python -m pytest -m slurm
