@@ -13,7 +13,8 @@ from ablation.systems.hunyuan3d.mesh import Mesh, Samples, is_watertight, sample
 
 SURFACE_POINTS = 124_928  # of either kind, as released
 HALF = 0.99  # the longest side of a shape reaches from -HALF to HALF
-NEAR = 0.02  # standard deviation of the places near the surface; a choice of our own
+NEAR = (0.005, 0.05)  # standard deviations of the places near the surface, half of the places each
+VOLUME = 1.05  # the places all over lie within [-VOLUME, VOLUME]
 
 
 def normalised(mesh: Mesh) -> Mesh:
@@ -36,7 +37,7 @@ def prepare_shape(
     mesh, rng = normalised(mesh), np.random.default_rng(seed)
     even, sharp = sample_surface(mesh, points, seed), sample_sharp_edges(mesh, points, rng)
     places = {
-        "vol": rng.uniform(-1, 1, (distances, 3)),
+        "vol": rng.uniform(-VOLUME, VOLUME, (distances, 3)),
         "random_near": _around(even, distances, rng),
         "sharp_near": _around(sharp, distances, rng),
     }
@@ -50,4 +51,4 @@ def _around(samples: Samples, count: int, rng: np.random.Generator) -> NDArray[n
     if not len(samples.points):
         return np.zeros((0, 3))
     chosen = samples.points[rng.integers(len(samples.points), size=count)]
-    return chosen + rng.normal(scale=NEAR, size=(count, 3))
+    return chosen + rng.choice(NEAR, (count, 1)) * rng.normal(size=(count, 3))
