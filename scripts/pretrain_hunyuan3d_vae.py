@@ -33,7 +33,7 @@ TURN, SHRINK = np.radians(15), 0.9  # shapes are turned about the vertical by up
 
 
 def prepare_meshes() -> dict[str, Tensor]:
-    """Points [S, KNOWN, 6], ``even`` over the surface and on its ``sharp`` edges; places and distances [S, KNOWN, 4] by region."""
+    """Points [S, KNOWN, 6], ``even`` over the surface or on ``sharp`` edges; places and distances [S, KNOWN, 4] by region."""
     shapes: dict[str, list] = {name: [] for name in ("even", "sharp", *REGIONS)}
     with tempfile.TemporaryDirectory() as folder:
         for path in tqdm(sorted(MESHES.glob("*.ply")), desc="preparing meshes"):

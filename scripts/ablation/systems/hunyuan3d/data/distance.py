@@ -58,7 +58,7 @@ class _Columns:
         self.columns, self.triangles = columns[order], triangles[order]
 
     def crossings(self, places: NDArray[np.float64]) -> NDArray[np.int64]:
-        """``places`` [N, 3] -> triangles that a ray upwards leaves through less those it enters through [N]: the winding number."""
+        """``places`` [N, 3] -> winding numbers [N]: how often a ray upwards leaves, less how often it enters."""
         own = self._number(self._cells(places[:, :2]))
         start, end = (np.searchsorted(self.columns, own, side) for side in ("left", "right"))
         place, k = pairs(start, end - start)
@@ -72,7 +72,7 @@ class _Columns:
         return np.rint(np.bincount(place, signs, minlength=len(places))).astype(np.int64)
 
     def _cells(self, places: NDArray) -> NDArray[np.int64]:
-        """[..., 2] -> column and row; places beside all triangles are given to a column at the rim, whose triangles they miss."""
+        """[..., 2] -> column and row; a place beside all triangles goes to a column at the rim, whose triangles it misses."""
         return np.clip((places - self.low) // self.width, 0, self.side - 1).astype(np.int64)
 
     def _number(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -80,7 +80,7 @@ class _Columns:
 
 
 def _nearest(places: NDArray, corners: NDArray, tree: cKDTree, radius: float) -> NDArray[np.float64]:
-    """``places`` [N, 3] -> distances [N] to triangles [F, 3, 3], whose centres are in ``tree`` and reach no farther than ``radius``."""
+    """``places`` [N, 3] -> distances [N] to triangles [F, 3, 3], whose centres are in ``tree``, their corners within ``radius``."""
     bounds = np.sqrt(_squared(places, corners[tree.query(places)[1]]))
     near = tree.query_ball_point(places, bounds * (1 + 1e-9) + radius)
     counts = np.fromiter(map(len, near), dtype=np.int64, count=len(near))
