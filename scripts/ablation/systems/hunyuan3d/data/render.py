@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ablation.systems.hunyuan3d.data.pairs import pairs
 from ablation.systems.hunyuan3d.mesh import Mesh
 
 SAMPLES = 3  # a pixel's side: the cover of a pixel is known to a ninth
@@ -76,8 +77,8 @@ def nearest_faces(corners: NDArray, field: float, size: int) -> NDArray[np.int64
     counts = np.maximum(spans, 0).prod(axis=1)
     closest, faces = np.zeros(size * size), np.full(size * size, -1)
     for some in _parts(counts):
-        pair = np.repeat(some, counts[some])  # the triangle of each pair
-        within = np.arange(len(pair)) - np.repeat(np.cumsum(counts[some]) - counts[some], counts[some])
+        owner, within = pairs(np.zeros_like(some), counts[some])
+        pair = some[owner]  # the triangle of each pair
         x, y = low[pair, 0] + within % spans[pair, 0], low[pair, 1] + within // spans[pair, 0]
         weights = _barycentric(on_screen[pair], np.stack([x, y], axis=-1) + 0.5)
         nearness = (weights / depths[pair]).sum(axis=1)  # 1 / depth is linear on the screen
