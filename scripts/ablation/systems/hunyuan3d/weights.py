@@ -17,7 +17,7 @@ DOWNLOAD = """\
   Hunyuan3D-2.1: hf download tencent/Hunyuan3D-2.1 hunyuan3d-dit-v2-1/model.fp16.ckpt --local-dir models/Hunyuan3D-2.1
   Licence: Tencent Hunyuan 3D 2.1 Community; not for the EU, the UK and South Korea."""
 
-UNTRAINED = "without its pretrained weights the shape transformer trains from scratch: its loss stays near 1.95, as if predicting nothing"
+UNTRAINED = "without pretrained weights the transformer trains from scratch, and its loss stays near 1.95"
 
 SETTINGS = {"model": "model.architecture", "vae": "model.autoencoder", "conditioner": "model.conditioner"}
 """The parts of the file, and what of a study must fit them."""

@@ -57,6 +57,11 @@ def render_files(root: Path, uid: str) -> list[Path]:
     return found
 
 
+def camera_file(root: Path, uid: str) -> Path:
+    """The cameras of those pictures."""
+    return render_folder(root, uid) / "transforms.json"
+
+
 def _folder(root: Path, uid: str) -> Path:
     if uid in ("", ".", "..") or Path(uid).name != uid:
         raise UserError(f"{uid!r} cannot be the name of a shape: it is the name of a folder in {root}")

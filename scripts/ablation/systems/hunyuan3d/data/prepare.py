@@ -9,7 +9,14 @@ from PIL import Image
 
 from ablation.errors import UserError
 from ablation.systems.hunyuan3d.data.distance import signed_distance
-from ablation.systems.hunyuan3d.data.layout import Distances, SurfacePoints, render_folder, watertight_file, write_shape
+from ablation.systems.hunyuan3d.data.layout import (
+    Distances,
+    SurfacePoints,
+    camera_file,
+    render_folder,
+    watertight_file,
+    write_shape,
+)
 from ablation.systems.hunyuan3d.data.render import TO_Z_UP, View, camera_to_world, draw_views, in_unit_box, render
 from ablation.systems.hunyuan3d.data.sharp import sample_sharp_edges
 from ablation.systems.hunyuan3d.mesh import Mesh, Samples, is_watertight, sample_surface, save_mesh, signed_volume
@@ -65,7 +72,7 @@ def render_shape(root: Path, uid: str, mesh: Mesh, seed: int, views: int = VIEWS
         "offset": (TO_Z_UP @ (low + high) * (-scale / 2)).tolist(),
         "frames": [_frame(number, view) for number, view in enumerate(drawn)],
     }
-    (folder / "transforms.json").write_text(json.dumps(cameras, indent=4))
+    camera_file(root, uid).write_text(json.dumps(cameras, indent=4))
 
 
 def _frame(number: int, view: View) -> dict:
