@@ -44,10 +44,10 @@ def weights(tmp_path):
     return save_networks(tmp_path / "small.safetensors", networks())
 
 
-def planned(weights, **sweep):
-    """The plan at the released size of the study's runs with these axes, weights being what they are."""
-    axes = {"batch": 1, "accumulation": 4, "precision": "bf16", "seed": 0, "rank": 16, **sweep}
-    changes = {"scale": "full", "model": {"weights": str(weights)}, "sweep": axes, "exclude": []}
+def planned(weights, strategy, scale):
+    """The plan of one run of the study with the file ``weights``, be it there or not."""
+    axes = {"strategy": strategy, "rank": 16, "batch": 1, "accumulation": 4, "precision": "bf16", "seed": 0}
+    changes = {"scale": scale, "model": {"weights": str(weights)}, "sweep": axes, "exclude": []}
     return plan(load_study(STUDY, changes), "days", load_card("rtx4090", CARDS))
 
 
@@ -58,7 +58,7 @@ def test_full_fine_tuning_is_known_not_to_fit_before_it_starts(tmp_path):
     """3.1 billion parameters in fp32, their gradients and AdamW's state alone are 45 GiB."""
     named = {f"{part}.x": torch.zeros(1) for part in ("model", "vae", "conditioner")}
     save_file(named, tmp_path / "named.safetensors")
-    (row,), _ = planned(tmp_path / "named.safetensors", strategy="A")
+    (row,), _ = planned(tmp_path / "named.safetensors", "A", "full")
     assert row["verdict"] == "oom" and row["trainable_params"] == 3_050_758_720
     assert row["predicted_gib"] > 60 and "of 23.6" in row["reason"]
     assert row["optimizer_gib"] == pytest.approx(2 * 3_050_758_720 * 4 / 2**30, rel=0.01)
@@ -95,10 +95,10 @@ def peak(run, folders, out):
 
 
 def test_weights_that_are_not_there_stop_the_plan(tmp_path):
-    rows, missing = planned(tmp_path / "model.fp16.ckpt", strategy=["B"])
-    assert rows[0]["verdict"] == "invalid"
-    assert "model.fp16.ckpt is not there; without pretrained weights" in rows[0]["reason"]
-    assert "loss stays near 1.95" in rows[0]["reason"] and any("hf download tencent/Hunyuan3D-2.1" in line for line in missing)
+    (row,), missing = planned(tmp_path / "model.fp16.ckpt", "B", "demo")
+    assert row["verdict"] == "invalid"
+    assert "model.fp16.ckpt is not there; without pretrained weights" in row["reason"]
+    assert "loss stays near 1.95" in row["reason"] and any("hf download tencent/Hunyuan3D-2.1" in line for line in missing)
 
 
 def test_a_file_without_the_transformer_stops_the_plan_as_well(tmp_path):
