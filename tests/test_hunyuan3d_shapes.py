@@ -162,6 +162,13 @@ def test_the_layout_is_the_release_s(prepared):
     assert [path.name for path in render_files(prepared, "mailbox")] == ["000.png", "001.png", "002.png"]
 
 
+def test_a_mesh_that_is_inside_out_is_lit_as_well(prepared, tmp_path):
+    mesh = load_mesh(ROOT / "resources/meshes/mailbox.ply")
+    render_shape(tmp_path, "mailbox", mesh._replace(faces=mesh.faces[:, ::-1]), seed=0, views=3, size=64)
+    for path, again in zip(render_files(prepared, "mailbox"), render_files(tmp_path, "mailbox"), strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(again)))
+
+
 def test_the_watertight_mesh_is_the_one_of_the_points(prepared):
     mesh = load_mesh(watertight_file(prepared, "mailbox"))
     points = read_surface(prepared / "mailbox/geo_data/mailbox_surface.npz").random[:200, :3]
