@@ -23,12 +23,13 @@ from ablation.systems.hunyuan3d.settings import Autoencoder
 from ablation.systems.hunyuan3d.vae.vae import ShapeVAE
 
 MESHES = Path(__file__).parent.parent / "resources/meshes"
-DEMO = Autoencoder(points=1024, frequencies=7, latents=64, channels=8, dim=128, heads=4, encoder_depth=2, decoder_depth=4)
+DEMO = Autoencoder(points=1024, frequencies=7, latents=64, channels=16, dim=128, heads=4, encoder_depth=2, decoder_depth=4)
 KNOWN, HELD_OUT = 32_768, 2048  # rows of a shape and kind; of the distances, the last are kept for validation
 SHARP = 256  # points of a shape that lie on sharp edges, in half of the batches; in the others, none
-PLACES = {"vol": 256, "random_near": 512, "sharp_near": 256}  # of a shape in a batch
-BAND = 0.05  # the field falls from 1 inside to -1 outside within this distance of the surface
-DIVERGENCE = 1e-3  # weight of the latents' divergence from the normal distribution
+PLACES = {"vol": 320, "random_near": 448, "sharp_near": 256}  # of a shape in a batch
+BAND = 0.1  # the field falls from 1 inside to -1 outside within this distance of the surface
+DIVERGENCE = 1e-4  # weight of the latents' divergence from the normal distribution
+LOG_VARIANCE = -4.0  # of the latents in the beginning: with more noise, they learn to tell nothing
 TURN, SHRINK = np.radians(15), 0.9  # shapes are turned about the vertical by up to TURN, scaled by SHRINK to 1, mirrored or not
 
 
@@ -108,7 +109,7 @@ def main() -> None:
     """Prepare, train, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -118,6 +119,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     model = ShapeVAE(DEMO)
+    torch.nn.init.constant_(model.pre_kl.bias[DEMO.channels :], LOG_VARIANCE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.05, cycle_momentum=False)
     progress = tqdm(range(args.steps), desc="pretraining")

@@ -80,7 +80,7 @@ class _Columns:
 
 
 def _nearest(places: NDArray, corners: NDArray, tree: cKDTree, radius: float) -> NDArray[np.float64]:
-    """``places`` [N, 3] -> distances [N] to triangles [F, 3, 3], whose centres are in ``tree``, their corners within ``radius``."""
+    """``places`` [N, 3] -> distances [N] to triangles [F, 3, 3] of ``radius`` at most, whose centres are in ``tree``."""
     bounds = np.sqrt(_squared(places, corners[tree.query(places)[1]]))
     near = tree.query_ball_point(places, bounds * (1 + 1e-9) + radius)
     counts = np.fromiter(map(len, near), dtype=np.int64, count=len(near))

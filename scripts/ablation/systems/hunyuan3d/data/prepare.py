@@ -43,9 +43,7 @@ def prepare_shape(
     """Write surface points and distances of the watertight ``mesh``; ``points`` of each kind, ``distances`` of each region."""
     if not is_watertight(mesh):
         raise UserError(f"{uid}: the mesh is not watertight: it has no inside, and no distance to it a sign")
-    if signed_volume(mesh) < 0:
-        mesh = mesh._replace(faces=mesh.faces[:, ::-1])
-    mesh, rng = normalised(mesh), np.random.default_rng(seed)
+    mesh, rng = normalised(_outwards(mesh)), np.random.default_rng(seed)
     even, sharp = sample_surface(mesh, points, seed), sample_sharp_edges(mesh, points, rng)
     places = {
         "vol": rng.uniform(-VOLUME, VOLUME, (distances, 3)),
@@ -60,7 +58,7 @@ def prepare_shape(
 
 def render_shape(root: Path, uid: str, mesh: Mesh, seed: int, views: int = VIEWS, size: int = VIEW_SIZE) -> None:
     """Write ``views`` pictures of ``mesh``, ``size`` pixels a side, their cameras, and the mesh in the cameras' scale, y up."""
-    folder, drawn = render_folder(root, uid), draw_views(views, np.random.default_rng(seed))
+    mesh, folder, drawn = _outwards(mesh), render_folder(root, uid), draw_views(views, np.random.default_rng(seed))
     save_mesh(folder / "mesh.ply", in_unit_box(mesh))
     for number, view in enumerate(drawn):
         Image.fromarray(render(mesh, view, size)).save(folder / _picture(number))
@@ -73,6 +71,11 @@ def render_shape(root: Path, uid: str, mesh: Mesh, seed: int, views: int = VIEWS
         "frames": [_frame(number, view) for number, view in enumerate(drawn)],
     }
     camera_file(root, uid).write_text(json.dumps(cameras, indent=4))
+
+
+def _outwards(mesh: Mesh) -> Mesh:
+    """``mesh`` turned inside out if it is."""
+    return mesh._replace(faces=mesh.faces[:, ::-1]) if signed_volume(mesh) < 0 else mesh
 
 
 def _frame(number: int, view: View) -> dict:
