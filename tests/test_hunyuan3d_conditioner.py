@@ -22,7 +22,7 @@ from ablation.systems.hunyuan3d.weights import RENAMED, load_weights, todays_nam
 TABLE = {518: 1370, 384: 730}  # image sizes and numbers of tokens that match
 TINY = Conditioner(image_size=42, trained_size=42, dim=16, depth=2, heads=2)
 TINY_DIT = Architecture(channels=4, condition_tokens=10, condition_dim=16, dim=16, depth=3, heads=2, moe_layers=1, experts=2)
-TINY_VAE = Autoencoder(points=64, latents=8, channels=4, dim=16, heads=2, encoder_depth=1, decoder_depth=1)
+TINY_VAE = Autoencoder(latents=8, channels=4, dim=16, heads=2, encoder_depth=1, decoder_depth=1)
 
 
 def networks(seed: int = 0) -> dict[str, nn.Module]:

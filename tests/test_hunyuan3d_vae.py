@@ -11,7 +11,7 @@ from ablation.systems.hunyuan3d.vae.points import embed_places, farthest_points
 from ablation.systems.hunyuan3d.vae.vae import Gaussian, ShapeVAE
 
 TINY = Autoencoder(
-    points=64, frequencies=2, latents=8, channels=4, dim=16, heads=2, encoder_depth=1, decoder_depth=2, scale=2.0
+    frequencies=2, latents=8, channels=4, dim=16, heads=2, encoder_depth=1, decoder_depth=2, scale=2.0
 )  # fmt: skip
 
 

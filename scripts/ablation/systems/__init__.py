@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ablation.settings import Settings
     from ablation.systems.base import System
 
-SYSTEMS = {"vggt": "ablation.systems.vggt"}
+SYSTEMS = {"hunyuan3d": "ablation.systems.hunyuan3d", "vggt": "ablation.systems.vggt"}
 
 
 def settings_class(system: str) -> type["Settings"]:

@@ -28,8 +28,13 @@ class Samples(NamedTuple):
 
 def save_glb(path: Path, mesh: Mesh) -> None:
     """Write ``mesh`` as binary glTF."""
+    save_mesh(path, mesh, "glb")
+
+
+def save_mesh(path: Path, mesh: Mesh, form: str | None = None) -> None:
+    """Write ``mesh`` in the form that the name ends with: .obj, .ply ..."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _trimesh(mesh).export(path, file_type="glb")
+    _trimesh(mesh).export(path, file_type=form)
 
 
 def load_mesh(path: Path) -> Mesh:

@@ -14,6 +14,7 @@ from ablation.systems.hunyuan3d.mesh import Mesh
 BOX = 1.01  # the grid spans [-BOX, BOX] along each axis; shapes lie within [-1, 1]
 RESOLUTION = 384  # the release's octree resolution
 LEVEL = 0.0
+HEALTHY = "a shape's logits lie on both sides, those of the release from about -1.03 to 1.03"
 
 Field = Callable[[Tensor], Tensor]
 """Places [Q, 3] -> values [Q]: logits, positive inside the shape."""
@@ -68,5 +69,5 @@ def _check(values: NDArray[np.floating], level: float) -> None:
     if not low < level < high:
         raise EmptySurface(
             f"no surface at level {level:g}: the logits range from {low:.4g} to {high:.4g}, all on one side of it\n"
-            "  a shape's logits lie on both sides; were the pretrained weights of the transformer and the autoencoder loaded?"
+            f"  {HEALTHY}; were the pretrained weights of the transformer and the autoencoder loaded?"
         )

@@ -21,9 +21,16 @@ def check_tokens(image_size: int, condition_tokens: int, patch_size: int = PATCH
     side = image_size // patch_size
     raise UserError(
         f"image_size = {image_size} makes {count} condition tokens ({side} x {side} patches of {patch_size} pixels and a class "
-        f"token), but condition_tokens = {condition_tokens}\n"
+        f"token), but condition_tokens = {condition_tokens}{_published(side, condition_tokens)}\n"
         f"  set condition_tokens = {count}{_fitting_sizes(condition_tokens, patch_size)}"
     )
+
+
+def _published(side: int, condition_tokens: int) -> str:
+    """A word on the published count, which takes the class token twice."""
+    if condition_tokens != side**2 + CLASS_TOKENS + 1:
+        return ""
+    return f"; the published formula, (image_size // patch)^2 + 2, is wrong: {side}^2 + {CLASS_TOKENS}"
 
 
 def _fitting_sizes(condition_tokens: int, patch_size: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ablation.errors import UserError
@@ -16,8 +17,12 @@ DOWNLOAD = """\
   Hunyuan3D-2.1: hf download tencent/Hunyuan3D-2.1 hunyuan3d-dit-v2-1/model.fp16.ckpt --local-dir models/Hunyuan3D-2.1
   Licence: Tencent Hunyuan 3D 2.1 Community; not for the EU, the UK and South Korea."""
 
+UNTRAINED = "without pretrained weights the transformer trains from scratch, and its loss stays near 1.95"
+
 SETTINGS = {"model": "model.architecture", "vae": "model.autoencoder", "conditioner": "model.conditioner"}
 """The parts of the file, and what of a study must fit them."""
+
+PARTS = tuple(SETTINGS)
 
 RENAMED = {
     ".attention.attention.query.": ".attention.q_proj.",
@@ -36,6 +41,29 @@ def load_weights(parts: Mapping[str, nn.Module], path: Path) -> None:
         raise UserError(f"{path}: holds no {', '.join(absent)}; its parts are: {', '.join(states) or 'none'}\n{DOWNLOAD}")
     for name, network in parts.items():
         fill_strictly(network, states[name], f"{path} ({name})", SETTINGS[name])
+
+
+def missing_parts(path: Path) -> str | None:
+    """Why the file at ``path`` is not one of all three networks, in a line; None if it is. Reads names alone."""
+    if not path.is_file():
+        return f"{path} is not there"
+    try:
+        names = _names(path)
+    except UserError as error:
+        return str(error).splitlines()[0]
+    absent = [part for part in PARTS if not any(name == part or name.startswith(f"{part}.") for name in names)]
+    return f"{path} holds no {', '.join(absent)}" if absent else None
+
+
+def _names(path: Path) -> list[str]:
+    """The names at the top of the file, without reading its tensors."""
+    if path.suffix != ".safetensors":
+        return list(read_weights(path, DOWNLOAD))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read as weights; truncated? ({error})") from None
 
 
 def _by_part(state: Mapping[str, Any]) -> dict[str, Any]:

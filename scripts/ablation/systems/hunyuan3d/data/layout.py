@@ -1,4 +1,8 @@
-"""The released layout of a shape's data: ``{uid}/geo_data/{uid}_surface.npz`` and ``{uid}_sdf.npz``."""
+"""The released layout of a shape's data.
+
+``{uid}/geo_data/``: ``{uid}_surface.npz``, ``{uid}_sdf.npz`` and ``{uid}_watertight.obj``, which those were made from;
+``{uid}/render_cond/``: pictures ``000.png`` ..., their cameras ``transforms.json``, and what they show, ``mesh.ply``.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +34,38 @@ class Distances(NamedTuple):
 
 def geometry_files(root: Path, uid: str) -> tuple[Path, Path]:
     """The files of the surface's points and of the distances of shape ``uid``."""
-    folder = root / uid / "geo_data"
+    folder = _folder(root, uid) / "geo_data"
     return folder / f"{uid}_surface.npz", folder / f"{uid}_sdf.npz"
+
+
+def watertight_file(root: Path, uid: str) -> Path:
+    """The mesh of shape ``uid``, in the places of its surface's points."""
+    return _folder(root, uid) / "geo_data" / f"{uid}_watertight.obj"
+
+
+def render_folder(root: Path, uid: str) -> Path:
+    """Where the pictures of shape ``uid`` are."""
+    return _folder(root, uid) / "render_cond"
+
+
+def render_files(root: Path, uid: str) -> list[Path]:
+    """The pictures of shape ``uid``, in order; raises UserError if there are none."""
+    folder = render_folder(root, uid)
+    found = sorted(folder.glob("[0-9][0-9][0-9].png"))
+    if not found:
+        raise UserError(f"{folder}: holds no pictures 000.png, 001.png ...; {MISFIT}")
+    return found
+
+
+def camera_file(root: Path, uid: str) -> Path:
+    """The cameras of those pictures."""
+    return render_folder(root, uid) / "transforms.json"
+
+
+def _folder(root: Path, uid: str) -> Path:
+    if uid in ("", ".", "..") or Path(uid).name != uid:
+        raise UserError(f"{uid!r} cannot be the name of a shape: it is the name of a folder in {root}")
+    return root / uid
 
 
 def read_surface(path: Path) -> SurfacePoints:

@@ -20,7 +20,8 @@ class Heads(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``q`` [B, N, H, D], ``k`` and ``v`` [B, M, H, D] -> [B, N, H * D]."""
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        # The norms copy what is not contiguous; made here, the copy is seen by whoever predicts the memory of a step.
+        q, k = self.q_norm(q.contiguous()).to(v.dtype), self.k_norm(k.contiguous()).to(v.dtype)
         out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return out.transpose(1, 2).flatten(2)
 
