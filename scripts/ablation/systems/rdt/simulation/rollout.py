@@ -1,0 +1,58 @@
+"""A policy drives the simulated robot: closed loop, many robots in lock step."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablation.systems.rdt.simulation.camera import Pictures
+from ablation.systems.rdt.simulation.task import Side
+
+
+class Observation(NamedTuple):
+    """What a policy knows of one robot."""
+
+    images: tuple[Pictures, ...]
+    """The last steps, older first; fewer than the history at the beginning."""
+    qpos: NDArray[np.float64]
+    """The joints [7], as ALOHA records them."""
+    instruction: str
+    frequency: int
+    """Control steps a second."""
+    number: int
+    """Of the episode."""
+    step: int
+    """Since its beginning. With ``number``, it tells the random numbers of a sampling policy apart, whatever the batch."""
+
+
+Policy = Callable[[Sequence[Observation]], NDArray[np.floating]]
+"""N observations -> the next H target joints of each robot [N, H, 7], in ALOHA's units."""
+
+
+class Rollout(NamedTuple):
+    """How an episode went."""
+
+    success: bool
+    steps: int
+    distance: float
+    """From the hand to its goal at the end, in m."""
+    touched_other: bool
+    """The robot touched the block that was not named, which ends the episode."""
+    frames: tuple[Pictures, ...]
+    """All that the cameras saw, if it was to be kept."""
+
+
+def rollouts(
+    policy: Policy, side: Side, seed: int, numbers: Iterable[int], execute: int, history: int, frames: bool = False
+) -> list[Rollout]:
+    """Episodes ``numbers`` of ``seed``, driven by ``policy``, which is asked again after ``execute`` of its actions.
+
+    All start together and are stepped together, so that the policy sees a batch; those that are over leave it.
+    """
+    raise NotImplementedError
+
+
+def success_rate(done: Sequence[Rollout]) -> float:
+    """Share of the episodes that succeeded."""
+    return float(np.mean([rollout.success for rollout in done]))
