@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ablation.settings import Settings
     from ablation.systems.base import System
 
-SYSTEMS = {"vggt": "ablation.systems.vggt"}
+SYSTEMS = {"vggt": "ablation.systems.vggt", "rdt": "ablation.systems.rdt"}
 
 
 def settings_class(system: str) -> type["Settings"]:

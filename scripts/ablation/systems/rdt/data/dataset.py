@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ablation.systems.base import Draw
-from ablation.systems.rdt.data.augment import augmented
 from ablation.systems.rdt.data.dropout import Hidden, draw_hidden, nothing_hidden
-from ablation.systems.rdt.data.episode import Episode, Recording, read_image, recording
+from ablation.systems.rdt.data.episode import Episode, Recording, recording
 from ablation.systems.rdt.data.statistics import Statistics
+from ablation.systems.rdt.data.tokens import Tokens
 from ablation.systems.rdt.data.unified import aloha_to_unified
+from ablation.systems.rdt.diffusion import STEPS
 from ablation.systems.rdt.settings import CAMERAS, Data
 
 
@@ -26,29 +26,33 @@ class Chance(IntEnum):
     NOISE = 2
     HIDDEN = 3
     IMAGES = 4
+    DIFFUSION = 5
 
 
 class StepDataset(Dataset[dict[str, Tensor]]):
-    """Samples of the given episodes.
+    """Samples of the given episodes, with the embeddings of their texts and images.
 
     A sample holds ``state`` [1, 128] and its ``mask`` [1, 128]; ``actions`` [horizon, 128], from the same step on, the last
-    of the episode repeated; ``images`` [history, 3, 3, S, S], uint8, older first, cameras in the order of ``CAMERAS``, and
-    ``shown`` [history, 3], false where an image is only background; ``text``, the number of the instruction in ``texts``;
+    of the episode repeated; ``noise`` of their shape and the diffusion step ``diffusion``; ``lang_tokens`` [L, D], fp16, and
+    ``lang_mask`` [L]; ``img_tokens`` [history * 3 * P, D], fp16, older first, cameras in the order of ``CAMERAS``;
     ``frequency`` in Hz.
     """
 
     def __init__(
-        self, episodes: Sequence[Episode], statistics: Statistics, data: Data, horizon: int, history: int, train: bool
+        self,
+        episodes: Sequence[Episode],
+        statistics: Statistics,
+        tokens: Tokens,
+        data: Data,
+        horizon: int,
+        history: int,
+        train: bool,
     ):
-        self.episodes, self.data = list(episodes), data
+        self.episodes, self.tokens, self.data = list(episodes), tokens, data
         self.horizon, self.history, self.train = horizon, history, train
         self.state_mean = statistics.state_mean.astype(np.float32)
         self.state_std = statistics.state_std.astype(np.float32)
         self.ends = np.cumsum([episode.steps - episode.first for episode in self.episodes])
-        sentences = (text for episode in self.episodes for kind in episode.instructions for text in kind)
-        self.texts = list(dict.fromkeys(["", *sentences]))
-        """All instructions; the first is empty."""
-        self._numbers = {text: number for number, text in enumerate(self.texts)}
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -66,20 +70,24 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         return episode, episode.steps - int(self.ends[number]) + index
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        """The sample that ``draw`` asks for; all randomness comes from its seed, epoch and index."""
+        """The sample that ``draw`` asks for; all randomness comes from its seed, epoch and index, in evaluation from its index."""
+        draw = draw if self.train else Draw(0, 0, 0, draw.index)
         episode, step = self.place(draw.index)
         hidden = self._hidden(draw)
         with recording(episode.path) as opened:
             state, mask = self._state(opened, step, hidden, draw)
             actions = self._actions(opened, step)
-            images, shown = self._images(opened, episode, step, hidden, draw)
+        lang_tokens, lang_mask = self.tokens.text("" if hidden.text else self._text(episode, draw))
+        rng = generator(draw, Chance.DIFFUSION)
         return {
             "state": torch.from_numpy(state),
             "mask": torch.from_numpy(mask),
             "actions": torch.from_numpy(actions),
-            "images": images,
-            "shown": shown,
-            "text": torch.tensor(0 if hidden.text else self._numbers[self._text(episode, draw)]),
+            "noise": torch.from_numpy(rng.standard_normal(actions.shape, np.float32)),
+            "diffusion": torch.tensor(rng.integers(STEPS)),
+            "lang_tokens": lang_tokens,
+            "lang_mask": lang_mask,
+            "img_tokens": self._images(episode, step, hidden, draw),
             "frequency": torch.tensor(0 if hidden.frequency else self.data.frequency),
         }
 
@@ -110,22 +118,22 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         sentences = episode.instructions[rng.integers(len(episode.instructions))]
         return sentences[rng.integers(len(sentences))]
 
-    def _images(self, opened: Recording, episode: Episode, step: int, hidden: Hidden, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _images(self, episode: Episode, step: int, hidden: Hidden, draw: Draw) -> Tensor:
         """The images at ``step`` and before; steps that are not in use count as not there."""
-        size = self.data.image_size
-        background = torch.tensor(self.data.background, dtype=torch.uint8)[:, None, None]
-        images = background.expand(self.history, len(CAMERAS), 3, size, size).clone()
-        shown = torch.zeros(self.history, len(CAMERAS), dtype=torch.bool)
+        found = []
         for age, at in enumerate(range(step - self.history + 1, step + 1)):
             for number, camera in enumerate(CAMERAS):
                 if camera not in self.data.cameras or at < episode.first or hidden.images[age, number]:
-                    continue
-                image = fitted(read_image(opened, episode.path, camera, at, self.data.jpeg), size)
-                if self.train:
-                    image = augmented(generator(draw, Chance.IMAGES, age, number), self.data.augment, image)
-                paste(images[age, number], image)
-                shown[age, number] = True
-        return images, shown
+                    found.append(self.tokens.images.background)
+                else:
+                    version = self._version(generator(draw, Chance.IMAGES, age, number)) if self.train else 0
+                    found.append(self.tokens.images(episode, at, self.data.cameras.index(camera), version))
+        return torch.cat(found)
+
+    def _version(self, rng: np.random.Generator) -> int:
+        """Which version of an image: as it is, or one of the changed ones."""
+        changed = rng.random() < self.data.augment.share
+        return int(rng.integers(1, self.data.versions)) if changed else 0
 
 
 def generator(draw: Draw, chance: Chance, *which: int) -> np.random.Generator:
@@ -137,19 +145,3 @@ def noisy(rng: np.random.Generator, state: NDArray[np.float32], std: NDArray[np.
     """``state`` [1, 128] with noise ``snr`` dB below the spread ``std`` [128] of the data."""
     return state + rng.standard_normal(state.shape, np.float32) * std * np.float32(10 ** (-snr / 20))
 
-
-def fitted(image: NDArray[np.uint8], size: int) -> Tensor:
-    """``image`` [H, W, 3] as [3, h, w] in [0, 1], its longer side ``size``."""
-    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-    scale = size / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    if (height, width) != image.shape[:2]:
-        tensor = F.interpolate(tensor, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
-    return tensor[0]
-
-
-def paste(canvas: Tensor, image: Tensor) -> None:
-    """Write ``image`` [3, h, w] in [0, 1] into the middle of ``canvas`` [3, S, S], uint8."""
-    height, width = image.shape[1:]
-    top, left = (canvas.shape[1] - height) // 2, (canvas.shape[2] - width) // 2
-    canvas[:, top : top + height, left : left + width] = (image * 255).round().to(torch.uint8)
