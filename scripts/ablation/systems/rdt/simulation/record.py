@@ -31,7 +31,7 @@ def _record(out: Path, world: World, seed: int, number: int) -> Path:
     """One episode: the expert's motion, and then as long as the hand must stay."""
     world.reset(seed, number)
     planned = plan(world)
-    actions = np.vstack([planned, np.repeat(planned[-1:], HOLD, axis=0)])
+    actions = np.vstack([planned, np.repeat(planned[-1:], HOLD, axis=0)]).astype(np.float32)
     qpos: list[NDArray] = []
     seen: list[Pictures] = []
     for action in actions:
@@ -43,7 +43,7 @@ def _record(out: Path, world: World, seed: int, number: int) -> Path:
     path = out / world.colour / f"episode_{number}.hdf5"
     with h5py.File(path, "w") as file:
         file.attrs["sim"] = True
-        file[QPOS], file[ACTION] = np.array(qpos, np.float32), actions.astype(np.float32)
+        file[QPOS], file[ACTION] = np.array(qpos, np.float32), actions
         for camera in CAMERAS:
             dataset = file.create_dataset(f"{IMAGES}/{camera}", len(seen), h5py.vlen_dtype(np.uint8))
             for step, images in enumerate(seen):

@@ -83,11 +83,12 @@ class _Robot:
         return Observation(recent, world.qpos, world.instruction, FREQUENCY, self.number, world.steps)
 
     def execute(self, chunk: NDArray[np.floating]) -> None:
-        for action in chunk:
+        for done, action in enumerate(chunk, start=1):
             if self.world.over:
                 return
             self.world.step(action)
-            self.seen.append(pictures(self.world))
+            if self.frames or len(chunk) - done < self.history:  # the others nobody will see
+                self.seen.append(pictures(self.world))
 
     def result(self) -> Rollout:
         world, frames = self.world, tuple(self.seen) if self.frames else ()

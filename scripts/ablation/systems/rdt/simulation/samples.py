@@ -10,7 +10,7 @@ from ablation.systems.rdt.simulation.rollout import Observation
 
 
 def sample_of(observation: Observation, data: Data, history: int) -> dict[str, Tensor]:
-    """``state``, ``mask``, ``images``, ``shown`` and ``frequency`` as in :class:`StepDataset`; the text is the observation's."""
+    """``state``, ``mask``, ``images``, ``shown`` and ``frequency`` as in :class:`StepDataset`; the text stays in words."""
     size = data.image_size
     state, mask = aloha_to_unified(observation.qpos[None])
     background = torch.tensor(data.background, dtype=torch.uint8)[:, None, None]
