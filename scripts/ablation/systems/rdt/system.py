@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,13 +10,14 @@ from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
 from ablation.systems.rdt.data.dataset import StepDataset
 from ablation.systems.rdt.data.episodes import find_episodes, read_list, split, write_list
-from ablation.systems.rdt.data.statistics import statistics_of
 from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, embed_images, embed_texts
 from ablation.systems.rdt.diffusion import STEPS, training_loss
 from ablation.systems.rdt.encoders import ImageEncoder, TextEncoder, encoder_device, unfit
-from ablation.systems.rdt.evaluation import closed_loop, predict_samples
-from ablation.systems.rdt.model.runner import Observation, RDTRunner
+from ablation.systems.rdt.evaluation import by_item, drive, held_still, mean_of, observation_of, predict
+from ablation.systems.rdt.model.runner import RDTRunner
+from ablation.systems.rdt.pictures import save_actions
 from ablation.systems.rdt.settings import Data, SystemSettings
+from ablation.systems.rdt.simulation.record import record_episodes
 from ablation.systems.rdt.weights import DOWNLOAD as WEIGHTS_DOWNLOAD
 from ablation.systems.rdt.weights import load_weights
 
@@ -50,11 +50,7 @@ class System:
         data, architecture = self.settings.data, self.settings.model.architecture
         trained, kept = split(read_list(listed), data.test)
         tokens = Tokens(TextTokens(text, data.text_length), ImageTokens(images))
-        statistics = statistics_of(trained)
-        episodes = trained if train else kept
-        return StepDataset(
-            episodes, statistics, tokens, data, architecture.horizon, architecture.images.history, train
-        )
+        return StepDataset(trained if train else kept, tokens, data, architecture.horizon, architecture.images.history, train)
 
     def fake_batch(self, batch: int) -> dict[str, Tensor]:
         """Random tokens, states and actions; all samples have the same sizes."""
@@ -72,17 +68,31 @@ class System:
         }
 
     def objectives(self, model: nn.Module, batch: dict[str, Tensor]) -> Iterator[Objective]:
-        """One objective: the error of the clean actions. Nothing is random here: noise and diffusion steps are the samples' own."""
+        """One objective, the error of the clean actions. Nothing is random here: the samples hold noise and diffusion steps."""
         loss = training_loss(model, observation_of(batch), batch["actions"], batch["noise"], batch["diffusion"])
         yield Objective("actions", loss, {})
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
-        """Errors of predicted actions on the held-out steps; where there is a simulation, also attempts at the task in it."""
-        return Evaluation({}, [], {})
+        """Errors of predicted actions on held-out steps; where there is a simulation, also attempts at the task in it."""
+        settings, samples = self.settings, self.samples(folders, train=False)
+        evaluation = settings.evaluation
+        predicted = predict(model, samples, evaluation.samples, evaluation, device)
+        attempts = drive(model, settings, samples, out, device) if settings.rolls_out else []
+        notes = {
+            "samples": f"{len(predicted.rows)} steps of {len(samples.episodes)} held-out episodes",
+            "a robot that holds still would have": f"sample MSE {held_still(samples, predicted, evaluation.samples):.4f}",
+        }
+        if attempts:
+            notes["success"] = f"{len(attempts)} episodes in closed loop, {evaluation.execute} actions a prediction"
+        save_actions(out / "actions.png", predicted)
+        return Evaluation(mean_of([*attempts, *predicted.rows]), by_item([*attempts, *predicted.rows]), notes)
 
     def preview(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> dict[str, float]:
-        """Errors of predicted actions on a few held-out steps."""
-        return {}
+        """Errors of predicted actions on a few held-out steps, and a picture of them."""
+        samples = self.samples(folders, train=False)
+        predicted = predict(model, samples, PREVIEWED, self.settings.evaluation, device)
+        save_actions(out / "actions.png", predicted)
+        return mean_of(predicted.rows)
 
     def missing(self) -> list[str]:
         """Episodes, encoders and weights that are not there, or do not fit each other."""
@@ -100,16 +110,11 @@ class System:
         if part.stage == "episodes":
             data = Data(**part.settings)
             root = out if data.source == "simulation" else Path(data.root)
+            if data.source == "simulation":
+                record_episodes(root, data.simulation.side, data.simulation.seed, data.simulation.episodes)
             write_list(find_episodes(root, data), root, out)
         elif part.stage == "text":
             embed_texts(read_list(needs[0]), TextEncoder(Path(part.settings["encoder"]), encoder_device()), out)
         else:
             encode = ImageEncoder(Path(part.settings["encoder"]), encoder_device())
             embed_images(read_list(needs[0]), encode, Data(**part.settings["data"]), out)
-
-
-def observation_of(batch: dict[str, Tensor]) -> Observation:
-    """What the network is told in a batch of samples."""
-    return Observation(
-        batch["lang_tokens"], batch["lang_mask"], batch["img_tokens"], batch["state"], batch["mask"], batch["frequency"]
-    )

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from ablation.systems.base import Draw
 from ablation.systems.rdt.data.dropout import Hidden, draw_hidden, nothing_hidden
-from ablation.systems.rdt.data.episode import Episode, Recording, recording
-from ablation.systems.rdt.data.statistics import Statistics
+from ablation.systems.rdt.data.episode import Episode, recording
+from ablation.systems.rdt.data.statistics import statistics_of
 from ablation.systems.rdt.data.tokens import Tokens
 from ablation.systems.rdt.data.unified import aloha_to_unified
 from ablation.systems.rdt.diffusion import STEPS
@@ -33,26 +33,18 @@ class StepDataset(Dataset[dict[str, Tensor]]):
     """Samples of the given episodes, with the embeddings of their texts and images.
 
     A sample holds ``state`` [1, 128] and its ``mask`` [1, 128]; ``actions`` [horizon, 128], from the same step on, the last
-    of the episode repeated; ``noise`` of their shape and the diffusion step ``diffusion``; ``lang_tokens`` [L, D], fp16, and
+    of the episode repeated; ``noise`` of their shape and ``diffusion``, the diffusion step; ``lang_tokens`` [L, D], fp16, and
     ``lang_mask`` [L]; ``img_tokens`` [history * 3 * P, D], fp16, older first, cameras in the order of ``CAMERAS``;
     ``frequency`` in Hz.
     """
 
-    def __init__(
-        self,
-        episodes: Sequence[Episode],
-        statistics: Statistics,
-        tokens: Tokens,
-        data: Data,
-        horizon: int,
-        history: int,
-        train: bool,
-    ):
+    def __init__(self, episodes: Sequence[Episode], tokens: Tokens, data: Data, horizon: int, history: int, train: bool):
         self.episodes, self.tokens, self.data = list(episodes), tokens, data
         self.horizon, self.history, self.train = horizon, history, train
-        self.state_mean = statistics.state_mean.astype(np.float32)
-        self.state_std = statistics.state_std.astype(np.float32)
-        self.ends = np.cumsum([episode.steps - episode.first for episode in self.episodes])
+        self.joints = [_joints(episode) for episode in self.episodes]
+        """Positions and targets of the steps in use of each episode, [N, J] both, as recorded."""
+        self.statistics = statistics_of(aloha_to_unified(qpos)[0] for qpos, _ in self.joints)
+        self.ends = np.cumsum([len(qpos) for qpos, _ in self.joints])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -61,23 +53,21 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         """All samples are alike and may share a batch."""
         return [0] * len(self)
 
-    def place(self, index: int) -> tuple[Episode, int]:
-        """Episode and step of a sample."""
+    def place(self, index: int) -> tuple[int, int]:
+        """The number of a sample's episode, and its step, counted from the first in use."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self.ends, index, side="right"))
-        episode = self.episodes[number]
-        return episode, episode.steps - int(self.ends[number]) + index
+        return number, len(self.joints[number][0]) - int(self.ends[number]) + index
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         """The sample that ``draw`` asks for; all randomness comes from its seed, epoch and index, in evaluation from its index."""
         draw = draw if self.train else Draw(0, 0, 0, draw.index)
-        episode, step = self.place(draw.index)
+        number, step = self.place(draw.index)
         hidden = self._hidden(draw)
-        with recording(episode.path) as opened:
-            state, mask = self._state(opened, step, hidden, draw)
-            actions = self._actions(opened, step)
-        lang_tokens, lang_mask = self.tokens.text("" if hidden.text else self._text(episode, draw))
+        state, mask = self._state(number, step, hidden, draw)
+        actions = self._actions(number, step)
+        lang_tokens, lang_mask = self.tokens.text("" if hidden.text else self._text(self.episodes[number], draw))
         rng = generator(draw, Chance.DIFFUSION)
         return {
             "state": torch.from_numpy(state),
@@ -87,7 +77,7 @@ class StepDataset(Dataset[dict[str, Tensor]]):
             "diffusion": torch.tensor(rng.integers(STEPS)),
             "lang_tokens": lang_tokens,
             "lang_mask": lang_mask,
-            "img_tokens": self._images(episode, step, hidden, draw),
+            "img_tokens": self._images(self.episodes[number], step, hidden, draw),
             "frequency": torch.tensor(0 if hidden.frequency else self.data.frequency),
         }
 
@@ -96,24 +86,23 @@ class StepDataset(Dataset[dict[str, Tensor]]):
             return nothing_hidden(self.history, len(CAMERAS))
         return draw_hidden(generator(draw, Chance.HIDDEN), self.data.dropout, self.history, len(CAMERAS))
 
-    def _state(
-        self, opened: Recording, step: int, hidden: Hidden, draw: Draw
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        state, mask = aloha_to_unified(opened.qpos(step, step + 1))
+    def _state(self, number: int, step: int, hidden: Hidden, draw: Draw) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        state, mask = aloha_to_unified(self.joints[number][0][step : step + 1])
         if self.train and self.data.noise_snr is not None:
-            state = noisy(generator(draw, Chance.NOISE), state, self.state_std, self.data.noise_snr)
+            std = self.statistics.state_std.astype(np.float32)
+            state = noisy(generator(draw, Chance.NOISE), state, std, self.data.noise_snr)
         if hidden.state:
-            state = self.state_mean[None].copy()
+            state = self.statistics.state_mean.astype(np.float32)[None]
         return state, np.zeros_like(mask)[None] if hidden.mask else mask[None]
 
-    def _actions(self, opened: Recording, step: int) -> NDArray[np.float32]:
-        actions = aloha_to_unified(opened.actions(step, step + self.horizon), "action")[0]
+    def _actions(self, number: int, step: int) -> NDArray[np.float32]:
+        actions = aloha_to_unified(self.joints[number][1][step : step + self.horizon], "action")[0]
         return np.pad(actions, ((0, self.horizon - len(actions)), (0, 0)), mode="edge")
 
     def _text(self, episode: Episode, draw: Draw) -> str:
         """One of the kinds, then one of its sentences; the original instruction in evaluation."""
         if not self.train:
-            return episode.instructions[0][0]
+            return episode.instruction
         rng = generator(draw, Chance.TEXT)
         sentences = episode.instructions[rng.integers(len(episode.instructions))]
         return sentences[rng.integers(len(sentences))]
@@ -123,7 +112,7 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         found = []
         for age, at in enumerate(range(step - self.history + 1, step + 1)):
             for number, camera in enumerate(CAMERAS):
-                if camera not in self.data.cameras or at < episode.first or hidden.images[age, number]:
+                if camera not in self.data.cameras or at < 0 or hidden.images[age, number]:
                     found.append(self.tokens.images.background)
                 else:
                     version = self._version(generator(draw, Chance.IMAGES, age, number)) if self.train else 0
@@ -145,3 +134,9 @@ def noisy(rng: np.random.Generator, state: NDArray[np.float32], std: NDArray[np.
     """``state`` [1, 128] with noise ``snr`` dB below the spread ``std`` [128] of the data."""
     return state + rng.standard_normal(state.shape, np.float32) * std * np.float32(10 ** (-snr / 20))
 
+
+def _joints(episode: Episode) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Positions and targets of the steps in use. They are small; the file is not opened again."""
+    with recording(episode.path) as opened:
+        found = opened.qpos(episode.first, episode.steps), opened.actions(episode.first, episode.steps)
+    return found[0].astype(np.float32), found[1].astype(np.float32)

@@ -65,6 +65,11 @@ class Episode:
     instructions: tuple[tuple[str, ...], ...]
     """Sentences of each of ``INSTRUCTION_KINDS``."""
 
+    @property
+    def instruction(self) -> str:
+        """The original one."""
+        return self.instructions[0][0]
+
 
 class _Bad(Exception):
     def __init__(self, reason: Reason, detail: str):

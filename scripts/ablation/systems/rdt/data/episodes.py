@@ -73,7 +73,7 @@ def read_list(folder: Path) -> list[Episode]:
 
 
 def split(episodes: Sequence[Episode], test: float) -> tuple[list[Episode], list[Episode]]:
-    """Episodes to train on, and the share ``test`` that is kept: evenly spread, at least one. UserError where there is only one."""
+    """Episodes to train on, and the share ``test`` that is kept, evenly spread; at least one of each, or UserError."""
     if len(episodes) < 2:
         raise UserError("data.test: one episode cannot be split into training and evaluation; at least two are needed")
     count = min(len(episodes) - 1, max(1, round(test * len(episodes))))

@@ -73,10 +73,10 @@ class ImageTokens:
         self._open: dict[str, NDArray[np.float16]] = {}
 
     def __call__(self, episode: Episode, step: int, camera: int, version: int) -> Tensor:
-        """The tokens [P, D] of what the ``camera``-th camera of the robot saw at ``step``."""
+        """The tokens [P, D] of what the ``camera``-th camera of the robot saw at ``step``, counted from the first in use."""
         if episode.name not in self._open:
             self._open[episode.name] = np.load(self._folder / image_file(episode), mmap_mode="r")
-        return torch.from_numpy(self._open[episode.name][step - episode.first, camera, version].copy())
+        return torch.from_numpy(self._open[episode.name][step, camera, version].copy())
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": {}}  # a map that crosses into another process would be copied into memory
@@ -123,9 +123,7 @@ def cache_bytes(episodes: Sequence[Episode], data: Data, patches: int, dim: int)
     return images * patches * dim * np.dtype(np.float16).itemsize
 
 
-def _embed_episode(
-    opened: Recording, episode: Episode, encode: EncodeImages, data: Data, tokens: NDArray[np.float16]
-) -> None:
+def _embed_episode(opened: Recording, episode: Episode, encode: EncodeImages, data: Data, tokens: NDArray[np.float16]) -> None:
     flat, images, done = tokens.reshape(-1, *tokens.shape[-2:]), _versions(opened, episode, data), 0
     while batch := list(islice(images, IMAGES_AT_ONCE)):
         flat[done : done + len(batch)] = encode(torch.stack(batch)).numpy()

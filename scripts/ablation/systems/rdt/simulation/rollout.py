@@ -35,6 +35,7 @@ Policy = Callable[[Sequence[Observation]], NDArray[np.floating]]
 class Rollout(NamedTuple):
     """How an episode went."""
 
+    instruction: str
     success: bool
     steps: int
     distance: float
@@ -92,4 +93,4 @@ class _Robot:
 
     def result(self) -> Rollout:
         world, frames = self.world, tuple(self.seen) if self.frames else ()
-        return Rollout(world.success, world.steps, world.distance, world.touched_other, frames)
+        return Rollout(world.instruction, world.success, world.steps, world.distance, world.touched_other, frames)
