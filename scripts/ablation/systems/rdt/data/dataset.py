@@ -61,7 +61,7 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         return number, len(self.joints[number][0]) - int(self.ends[number]) + index
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        """The sample that ``draw`` asks for; all randomness comes from its seed, epoch and index, in evaluation from its index."""
+        """The sample of ``draw``; all randomness comes from its seed, epoch and index, in evaluation from its index alone."""
         draw = draw if self.train else Draw(0, 0, 0, draw.index)
         number, step = self.place(draw.index)
         hidden = self._hidden(draw)

@@ -44,7 +44,7 @@ def find_episodes(root: Path, data: Data) -> Found:
 
 
 def write_list(found: Found, root: Path, out: Path) -> None:
-    """``episodes.json``: the whole episodes below ``root``, and how to tell that a file has changed; ``left_out.csv``: the others."""
+    """``episodes.json``: the whole episodes below ``root``, and how to tell a changed file; ``left_out.csv``: the others."""
     rows = [
         {"name": e.name, "steps": e.steps, "first": e.first, "instructions": e.instructions, "file": _stamp(e.path)}
         for e in found.episodes
@@ -66,9 +66,7 @@ def read_list(folder: Path) -> list[Episode]:
     ]
     if changed:
         listed = ", ".join(changed[:5]) + " ..." * (len(changed) > 5)
-        raise UserError(
-            f"{len(changed)} episodes are gone or have changed since they were prepared: {listed}\n  delete {folder} and run again"
-        )
+        raise UserError(f"{len(changed)} episodes are gone or have changed: {listed}\n  delete {folder} to prepare them anew")
     return episodes
 
 
