@@ -6,26 +6,26 @@ import sys
 import numpy as np
 import pytest
 import torch
+from episodes import dataset, pixels, seen, shown
 from PIL import Image
 
+from ablation.settings import Training
 from ablation.systems.base import Draw
-from ablation.systems.rdt.data.dataset import StepDataset
 from ablation.systems.rdt.data.episode import recording
 from ablation.systems.rdt.data.episodes import find_episodes
-from ablation.systems.rdt.data.statistics import statistics_of
 from ablation.systems.rdt.data.unified import GRIPPERS
-from ablation.systems.rdt.settings import CAMERAS, Data
+from ablation.systems.rdt.policy import Policy
+from ablation.systems.rdt.settings import Architecture, Augment, Data, Evaluation, Model, SystemSettings
 from ablation.systems.rdt.simulation import camera
 from ablation.systems.rdt.simulation.expert import expert, plan, reach
 from ablation.systems.rdt.simulation.record import record_episodes
 from ablation.systems.rdt.simulation.rollout import rollouts, success_rate
-from ablation.systems.rdt.simulation.samples import sample_of
 from ablation.systems.rdt.simulation.sheet import write_sheet
 from ablation.systems.rdt.simulation.task import APART, DOMAINS, FREQUENCY, HOLD, LIMIT, SIDES, TOLERANCE
 from ablation.systems.rdt.simulation.world import HOME, World
 
-DATA = Data(arms=1, cameras=camera.CAMERAS, min_steps=20, image_size=64)
-SEED, COUNT, HISTORY = 3, 6, 2
+DATA = Data(arms=1, cameras=camera.CAMERAS, min_steps=20, image_size=64, text_length=100, augment=Augment(share=0))
+SEED, COUNT, HISTORY, HORIZON = 3, 6, 2, 8
 
 
 @pytest.fixture(scope="module")
@@ -324,35 +324,43 @@ def test_the_same_files_again(episodes, tmp_path):
 
 
 def test_a_policy_sees_what_the_network_was_trained_on(episodes):
-    found = find_episodes(episodes, DATA).episodes
-    samples = StepDataset(found, statistics_of(found), DATA, 8, HISTORY, train=False)
-    episode, step = samples.place(10)
-    recorded = samples[Draw(0, 0, 0, 10)]
-    number = int(episode.path.stem.split("_")[1])
-    seen = {}
+    """The observation that a policy makes of a replayed episode is the sample of the recorded step."""
+    samples = dataset(episodes, DATA, HORIZON, HISTORY, train=False)
+    place, step = samples.place(10)
+    episode, number = samples.episodes[place], int(samples.episodes[place].path.stem.split("_")[1])
+    met = {}
 
     def replay(observations):
-        seen[observations[0].step] = observations[0]
+        met[observations[0].step] = observations[0]
         with recording(episode.path) as opened:
             return opened.actions(observations[0].step, observations[0].step + 1)[None]
 
     rollouts(replay, "home", SEED, [number], execute=1, history=HISTORY)
-    sample = sample_of(seen[step], DATA, HISTORY)
-    assert seen[step].instruction == samples.texts[recorded["text"]]
-    for name in ("mask", "shown", "frequency"):
-        assert torch.equal(sample[name], recorded[name])
-    torch.testing.assert_close(sample["state"], recorded["state"], rtol=1e-6, atol=1e-7)
-    assert sample["images"].shape == recorded["images"].shape == (HISTORY, len(CAMERAS), 3, 64, 64)
-    assert (sample["images"].float() - recorded["images"].float()).abs().mean() < 3
-    assert torch.equal(sample["images"][:, 2], recorded["images"][:, 2])  # the arm that is not there
+    recorded, observed = samples[Draw(0, 0, 0, 10)], observe(met[episode.first + step], samples)
+    for ours, name in zip(observed, ("lang_tokens", "lang_mask", "img_tokens", "state", "mask", "frequency"), strict=True):
+        if name == "img_tokens":
+            apart = (seen({name: ours}, DATA).float() - seen(recorded, DATA).float()).abs()
+            assert apart.mean() < 3 and not apart[:, 2].any()  # of 255, by JPEG; the arm that is not there
+        else:
+            torch.testing.assert_close(ours[0], recorded[name], rtol=1e-6, atol=1e-7)
 
 
-def test_the_first_sample_has_no_past():
-    first = []
+def test_the_first_observation_has_no_past(episodes):
+    samples, first = dataset(episodes, DATA, HORIZON, HISTORY, train=False), []
 
     def policy(observations):
         first.extend(observations)
         return expert("home", SEED, LIMIT)(observations)
 
     rollouts(policy, "home", SEED, [0], execute=LIMIT, history=HISTORY)
-    assert sample_of(first[0], DATA, HISTORY)["shown"].tolist() == [[False] * 3, [True, True, False]]
+    tokens = {"img_tokens": observe(first[0], samples).img_tokens}
+    assert shown(tokens, DATA).tolist() == [[False] * 3, [True, True, False]]
+
+
+def observe(one, samples):
+    """What the policy tells the network of one robot."""
+    settings = SystemSettings(
+        system="rdt", training=Training(steps=1), data=DATA, evaluation=Evaluation(execute=HORIZON),
+        model=Model(architecture=Architecture(horizon=HORIZON)),
+    )  # fmt: skip
+    return Policy(None, settings, samples.tokens.text, pixels, torch.device("cpu")).observe([one])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, SiglipVisionModel, T5EncoderModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, SiglipVisionModel, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from ablation.errors import UserError
@@ -23,6 +23,7 @@ DOWNLOAD = """\
   SigLIP so400m/14 at 384 (3.5 GB, Apache-2.0):
     hf download google/siglip-so400m-patch14-384 config.json model.safetensors --local-dir models/siglip-so400m-patch14-384"""
 
+TOKENIZERS = ("tokenizer.json", "spiece.model")
 UNUSED = ("decoder.", "lm_head.", "text_model.", "logit_scale", "logit_bias")
 """Parameters of the released files that belong to the half that is not used."""
 
@@ -33,10 +34,10 @@ class TextEncoder:
     def __init__(self, folder: Path, device: torch.device):
         self.device = device
         self.model = _released(T5EncoderModel, folder, device)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: has no tokenizer that can be read ({_first(error)})\n{DOWNLOAD}") from None
+        self.tokenizer = _tokenizer(folder)
+        if len(self.tokenizer) > self.model.config.vocab_size:
+            words = f"{len(self.tokenizer)} pieces, the encoder {self.model.config.vocab_size}"
+            raise UserError(f"{folder}: the tokenizer knows {words}; are they of one model?")
 
     @torch.inference_mode()
     def __call__(self, sentence: str) -> Tensor:
@@ -124,6 +125,15 @@ def _released(kind: type[PreTrainedModel], folder: Path, device: torch.device) -
         what = "lacks" if found["missing_keys"] else "has too much:"
         raise UserError(f"{folder}: is no {kind.__name__}: {what} {len(wrong)} parameters, {', '.join(wrong[:5])}")
     return model.to(device).eval().requires_grad_(False)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    if not any((folder / name).is_file() for name in TOKENIZERS):  # transformers would make one that knows no word
+        raise UserError(f"{folder}: has no tokenizer ({' or '.join(TOKENIZERS)})\n{DOWNLOAD}")
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: has no tokenizer that can be read ({_first(error)})\n{DOWNLOAD}") from None
 
 
 def _half(tokens: Tensor, who: str) -> Tensor:

@@ -26,10 +26,18 @@ class Policy:
 
     def __call__(self, seen: Sequence[Seen]) -> NDArray[np.float32]:
         """The next actions of N robots [N, H, J], in ALOHA's units."""
-        a, data = self.settings.model.architecture, self.settings.data
+        a, arms = self.settings.model.architecture, self.settings.data.arms
+        noise = torch.from_numpy(np.stack([_noise(one, (a.horizon, a.action_dim)) for one in seen]))
+        observation = Observation(*(value.to(self.device) for value in self.observe(seen)))
+        actions = sample(self.model, observation, noise.to(self.device), self.settings.evaluation.sampling_steps)
+        joints = unified_to_aloha(actions.flatten(0, 1).cpu().numpy(), arms, "action")
+        return joints.reshape(len(seen), a.horizon, -1)
+
+    def observe(self, seen: Sequence[Seen]) -> Observation:
+        """What the network is told of N robots, as of the recorded steps that it was trained on."""
         told = [self.text(one.instruction) for one in seen]
         states, mask = aloha_to_unified(np.stack([one.qpos for one in seen]))
-        observation = Observation(
+        return Observation(
             lang_tokens=torch.stack([tokens for tokens, _ in told]),
             lang_mask=torch.stack([counts for _, counts in told]),
             img_tokens=self._look(seen),
@@ -37,11 +45,6 @@ class Policy:
             action_mask=torch.from_numpy(mask).expand(len(seen), 1, -1),
             frequencies=torch.tensor([one.frequency for one in seen]),
         )
-        noise = torch.from_numpy(np.stack([_noise(one, (a.horizon, a.action_dim)) for one in seen]))
-        observation = Observation(*(value.to(self.device) for value in observation))
-        actions = sample(self.model, observation, noise.to(self.device), self.settings.evaluation.sampling_steps)
-        joints = unified_to_aloha(actions.flatten(0, 1).cpu().numpy(), data.arms, "action")
-        return joints.reshape(len(seen), a.horizon, -1)
 
     def _look(self, seen: Sequence[Seen]) -> Tensor:
         """Tokens [N, I, D] of the images of each robot; background where there is none."""
