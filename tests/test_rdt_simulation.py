@@ -137,6 +137,15 @@ def test_no_success_without_skill(policy):
     assert all(rollout.steps == LIMIT or rollout.touched_other for rollout in done)
 
 
+def test_knowing_the_task_without_seeing_the_table_does_not_help():
+    elsewhere = {number: plan(started(number=number + 100)) for number in range(20)}
+
+    def blind(observations):
+        return np.stack([(p := elsewhere[o.number])[np.minimum(o.step + np.arange(8), len(p) - 1)] for o in observations])
+
+    assert success_rate(rollouts(blind, "home", SEED, range(20), execute=8, history=1)) <= 0.2
+
+
 def test_the_other_block_is_no_success():
     world = started()
     drive(world, go_to(world, np.add(middle(world, 1 - world.named), (0, 0, 0.03))))

@@ -12,7 +12,8 @@ from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 from ablation.systems.rdt.simulation.world import HOME, JOINTS, World
 
 BENDS = [0, 1, 2, 4]
-"""Waist, shoulder, elbow and wrist angle: enough to reach a point from above. The two rolls stay 0, so there is one answer."""
+"""Waist, shoulder, elbow and wrist angle: enough to reach a point from above. The two rolls stay 0 as at HOME, so there is one
+answer."""
 DOWN = np.array([0.0, 0.0, -1.0])
 DAMPING = 1e-2
 SPEED = 0.6
@@ -39,7 +40,6 @@ def reach(world: World, point: NDArray[np.float64]) -> NDArray[np.float64]:
     hand = model.site("tip").id
     low, high = model.jnt_range[BENDS].T
     data.qpos[:JOINTS] = HOME
-    data.qpos[[JOINTS - 3, JOINTS - 1]] = 0
     moving, turning = np.empty((3, model.nv)), np.empty((3, model.nv))
     for _ in range(100):
         mujoco.mj_kinematics(model, data)

@@ -112,7 +112,7 @@ class World:
         self.held = self.held + 1 if self.distance <= TOLERANCE else 0
 
     def _touches(self, block: int) -> bool:
-        """The robot, or anything but the table, has contact with the block."""
+        """Anything but the table has contact with the block: the robot, or a block that it pushes."""
         pairs = self.data.contact.geom
         geom, table = self.model.geom(f"block_{block}").id, self.model.geom("table").id
         return bool(((pairs == geom).any(axis=1) & (pairs != table).all(axis=1)).any())
