@@ -6,7 +6,7 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slurm lint format schemas vram-table gpu-records pretrain clean
+.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -22,6 +22,15 @@ install: $(VENV)/installed  ## the virtual environment .venv, from requirements.
 demo: install  ## the demo study: real photographs to report, about 4 minutes on 2 CPU cores
 	@$(SNAKEMAKE) --profile local --config studies=$(STUDY) scale=demo
 	@echo "report: results/demo/$(STUDY)/report.html"
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+STUDIES := $(subst $(space),$(comma),$(basename $(notdir $(wildcard config/studies/*.yaml))))
+
+demo-all: install  ## the demo of every study
+	@$(SNAKEMAKE) --profile local --config 'studies=[$(STUDIES)]' scale=demo
+	@for study in $(basename $(notdir $(wildcard config/studies/*.yaml))); do echo "report: results/demo/$$study/report.html"; done
 
 test: install  ## unit and workflow tests
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ rule train_run:
         "results/{scale}/{study}/logs/train/{run}.log",
     conda:
         "../envs/ablation.yaml"
-    threads: lambda w: run_of(w).settings.compute.threads
+    threads: lambda w: run_of(w).settings.compute.threads * run_of(w).axes["gpus"]
     resources:
         gpu=lambda w: run_of(w).axes["gpus"],
         mem_mb=lambda w: run_of(w).settings.compute.mem_gib * 1024,

@@ -8,8 +8,7 @@ from ablation.cli import call
 from ablation.errors import UserError
 from ablation.files import write_csv
 from ablation.hardware import load_card
-from ablation.preflight import unsupported
-from ablation.probe.cell import Cell, one_per_cell
+from ablation.probe.cell import Cell, one_per_cell, unprobeable
 from ablation.probe.command import add_probe_arguments, prober_of
 from ablation.probe.table import read_plan, row_of, text_table
 from ablation.resolved import load_study
@@ -38,7 +37,7 @@ def main() -> None:
     name, study = load_study(args.study)
     prober, device = prober_of(args, study.scale)
     card, runs, plan = load_card(study.hardware, args.cards), one_per_cell(expand(study, name)), read_plan(args.plan)
-    invalid = {run.id: {"outcome": "invalid", "reason": reason} for run in runs if (reason := unsupported(run, card))}
+    invalid = {run.id: {"outcome": "invalid", "reason": reason} for run in runs if (reason := unprobeable(run, card))}
     cells = {run.id: Cell(run, card, device) for run in runs if run.id not in invalid}
     records = prober.measure(list(cells.values()), f"probe {name}")
     measured = {run: records[cell.name] for run, cell in cells.items()}

@@ -1,12 +1,16 @@
 """Train one run. Whatever its outcome (completed, oom, diverged), the outcome is written and the exit status is 0."""
 
 import argparse
+import json
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablation.cli import add_job_arguments, call, log_to
 from ablation.device import choose_device
+from ablation.errors import UserError
 from ablation.files import write_json, write_text
 from ablation.gpus import lease_gpus
 from ablation.hardware import load_card
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from ablation.vram.measure import Meter
 
 SCHEMA = 2
+OOM_STATUS = 75  # of one process of several that ran out of memory: the others must not wait for it
 
 
 def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
@@ -28,17 +33,22 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ablation.provenance import manifest
+    from ablation.training.processes import place
     from ablation.training.randomness import make_deterministic
     from ablation.vram.budget import hold_to_card
     from ablation.vram.measure import make_meter
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(max(1, args.threads // place().count))
     make_deterministic()
     device = choose_device(args.device, run.settings.scale)
+    if device.type == "cuda" and place().count > 1:
+        device = torch.device("cuda", place().rank)
+        torch.cuda.set_device(device)
     hardware = run.settings.hardware
     budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
     logging.info("budget: %s", budget)
-    write_json(args.folder / "manifest.json", manifest(str(device)))
+    if place().first:
+        write_json(args.folder / "manifest.json", manifest(str(device)))
     found = attempt(run, args, device, make_meter(device, budget))
     return {"schema": SCHEMA, "run": run.id, "device": device.type, **found}
 
@@ -46,6 +56,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter") -> dict[str, Any]:
     """Train to the end, to a diagnosis, or until the memory is full; returns the outcome and what was measured."""
     from ablation.systems import load_system
+    from ablation.training.processes import place
     from ablation.training.trainer import Trainer
     from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory
 
@@ -54,7 +65,7 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
         trainer = Trainer(run, load_system(run.settings), dict(args.weights), args.data, args.folder, device, meter)
         outcome = trainer.train()
         found = {"outcome": outcome, **trainer.record()}
-        if outcome == "completed":
+        if outcome == "completed" and place().first:
             found["saved"] = trainer.finish()
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -65,15 +76,42 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
         release_memory(device)
         logging.warning("out of memory: %s", failure["message"])
         found = {"outcome": "oom", **(trainer.record() if trainer else {"memory": meter.report()}), "oom": failure}
-    if trainer is None:
-        write_text(args.folder / "history.csv", "")
-    else:
-        trainer.history.save_as(args.folder / "history.csv")
     return found
 
 
+def train_here(run: Run, args: argparse.Namespace) -> None:
+    """Train in this process and write the record. Of several, the first writes it, or the one that runs out of memory."""
+    from ablation.training.processes import place
+
+    if place().first:
+        log_to(args.folder / "trainer.log")
+    else:
+        logging.getLogger().setLevel(logging.WARNING)
+    found = train(run, args)
+    if place().first or found["outcome"] == "oom":
+        write_json(args.folder / "training.json", found)
+    if place().count > 1 and found["outcome"] == "oom":
+        os._exit(OOM_STATUS)  # without a word to the others, who wait in a collective operation
+
+
+def train_in_processes(run: Run, args: argparse.Namespace) -> None:
+    """Train in a process a GPU. One that runs out of memory has written so, which is a result."""
+    from ablation.training.processes import start
+
+    record = args.folder / "training.json"
+    record.unlink(missing_ok=True)
+    if start(sys.argv, run.axes["gpus"]) and not record.is_file():
+        raise UserError(f"a process of {run.axes['gpus']} failed; its error stands above")
+
+
+def keep_history(folder: Path) -> None:
+    """Put the history of what was trained where the workflow looks for it; empty where no step was taken."""
+    trained = "steps" in json.loads((folder / "training.json").read_text())
+    write_text(folder / "history.csv", (folder / "state" / "history.csv").read_text() if trained else "")
+
+
 def main() -> None:
-    """Lease the folder, and a GPU where there is one; train, write the record."""
+    """Lease the folder, and GPUs where there are some; train, write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
@@ -83,11 +121,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
     run = load_run(args.study, args.run, args.fingerprint)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # one of several, whose parent holds the leases
+        train_here(run, args)
+        return
     with lease_folder(args.folder), lease_gpus(run.axes["gpus"]) as gpus:
-        log_to(args.folder / "trainer.log")
         logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
         write_text(args.folder / "run.yaml", dump_yaml(run.training_view))
-        write_json(args.folder / "training.json", train(run, args))
+        (train_here if run.axes["gpus"] == 1 else train_in_processes)(run, args)
+        keep_history(args.folder)
 
 
 if __name__ == "__main__":

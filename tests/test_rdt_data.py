@@ -29,7 +29,7 @@ from ablation.systems.rdt.data.images import fitted, pasted
 from ablation.systems.rdt.data.statistics import statistics_of
 from ablation.systems.rdt.data.tokens import cache_bytes, image_file
 from ablation.systems.rdt.settings import CAMERAS, Augment, Data
-from ablation.training.order import loader
+from ablation.training.order import Split, loader
 
 SMALL = Data(min_steps=10, image_size=16)
 CALM = SMALL.model_copy(update={"dropout": 0.0, "noise_snr": None, "augment": Augment(share=0)})
@@ -440,7 +440,7 @@ def test_what_is_random_does_not_hang_on_what_else_is(folder):
 
 def test_batches_are_the_same_whatever_the_number_of_workers(folder):
     samples = dataset(folder, SMALL)
-    runs = [list(loader(samples, 4, seed=3, start=0, stop=3, workers=workers, pin=False)) for workers in (0, 2)]
+    runs = [list(loader(samples, Split(4), seed=3, start=0, stop=3, workers=workers, pin=False)) for workers in (0, 2)]
     for one, other in zip(*runs, strict=True):
         assert one["img_tokens"].shape == (4, HISTORY * 3 * 256, 3) and one["actions"].shape == (4, HORIZON, 128)
         assert all(torch.equal(one[name], other[name]) for name in one)

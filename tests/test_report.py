@@ -15,6 +15,7 @@ from ablation.collect import collect
 from ablation.report import figures
 from ablation.report.page import report_page
 from ablation.report.results import Results
+from ablation.report.splits import largest_difference, splits_table
 from ablation.report.statistics import estimate
 from ablation.report.tables import cost_table, difference, main_table, out_of_memory, run_table
 from ablation.report.words import summary
@@ -305,3 +306,36 @@ def test_higher_can_be_better(tmp_path, demo_study):
     _, results = write_study(tmp_path, demo_study, mae={run.id: float(run.rank) for run in expand(demo_study, "s")})
     upwards = Upwards(demo_study, results.runs)
     assert upwards.best().label == "A, rank 16" and "improved in 6 of 6" in " ".join(summary(upwards))
+
+
+# --- ways to one effective batch ---------------------------------------------------------------------------------------
+
+
+def test_splits_of_one_effective_batch_stand_together(tmp_path):
+    sweep = {"strategy": ["A", "B"], "rank": 4, "batch": [4, 2, 8], "accumulation": [1, 2], "seed": [0, 1]}
+    study = load_study(
+        STUDY, {"sweep": sweep, "keep": "batch * accumulation in [4, 8]", "exclude": [{"batch": 8, "strategy": "B"}]}
+    )
+    runs, results = write_study(tmp_path, study)
+    histories = {run.id: pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "grad_norm": [4.0, 1.0]}) for run in runs}
+    apart = next(run.id for run in runs if run.axes["batch"] == 4 and run.axes["accumulation"] == 2 and run.axes["seed"])
+    histories[apart].loc[1, "loss"] = 1.25
+    table = splits_table(results, histories)
+    shown = [(row["cells"][0], row["cells"][1], row["cells"][2], *row["cells"][4:6]) for row in table["rows"]]
+    assert table["head"][:3] == ["batch × accum. × GPUs", "effective batch", "strategy"]
+    assert set(shown) == {
+        ("4 × 1 × 1", "4", "A", "", ""), ("2 × 2 × 1", "4", "A", "0e+00", "0e+00"),
+        ("4 × 1 × 1", "4", "B", "", ""), ("2 × 2 × 1", "4", "B", "0e+00", "0e+00"),
+        ("4 × 2 × 1", "8", "A", "", ""), ("8 × 1 × 1", "8", "A", "2e-01", "0e+00"),
+    }  # fmt: skip
+
+
+def test_a_study_of_one_split_has_no_such_table(tmp_path, demo_study):
+    _, results = write_study(tmp_path, demo_study)
+    assert splits_table(results, {}) is None
+
+
+def test_the_largest_difference_is_relative_and_over_common_steps():
+    one = pd.DataFrame({"step": [1, 2, 3], "loss": [2.0, 1.0, 9.0]})
+    assert largest_difference(one, pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.25]}), "loss") == pytest.approx(0.2)
+    assert largest_difference(one, pd.DataFrame({"step": [7], "loss": [1.0]}), "loss") is None

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from ablation import device
 from ablation.errors import UserError
+from ablation.files import write_json
 from ablation.study import load_study
 from ablation.sweep import expand
 from ablation.systems.vggt.data.scene import prepare_scene
@@ -97,7 +98,8 @@ def test_out_of_memory_is_a_result_whatever_the_phase(job, kept):
         AcceleratorState._reset_state(True)
         record = train_run.train(*held_to(job, budget))
         folder = job[1].folder
-        json.dumps(record, allow_nan=False)
+        write_json(folder / "training.json", record)
+        train_run.keep_history(folder)
         assert record["outcome"] == "oom" and (record["oom"]["phase"], record["oom"]["step"]) == (phase, step)
         full, memory = record["oom"], record["memory"]
         assert full["budget_gib"] == memory["budget_gib"] == pytest.approx(budget)

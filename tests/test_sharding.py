@@ -66,10 +66,12 @@ def test_under_zero_a_half_precision_run_is_held_in_half_precision(precision):
     assert 2 * half["trained_weights"] == single["trained_weights"]
 
 
-def test_a_plan_for_several_gpus_predicts_and_says_that_it_cannot_train_yet():
-    (row,) = planned(23.1, keep=[], sweep={"strategy": "A", "rank": 4, "seed": 0, "gpus": 3})
-    assert row["memory_verdict"] == "fits" and row["communication_gib"] > 0
-    assert row["verdict"] == "invalid" and "ddp on 3 GPUs is not supported yet" in row["reason"]
+def test_a_plan_for_several_gpus_predicts_one_of_them_and_says_what_cannot_train_yet():
+    strategy = {"train": {"lora": ["depth_head"]}, "lr": 1e-3, "distributed": "zero2"}
+    sweep = {"strategy": ["A", "Z"], "rank": 4, "seed": 0, "gpus": 3}
+    row, zero = planned(23.1, keep=[], sweep=sweep, strategies={"Z": strategy})
+    assert row["memory_verdict"] == "fits" and row["communication_gib"] > 0 and row["verdict"] != "invalid"
+    assert zero["verdict"] == "invalid" and "zero2 on 3 GPUs is not supported yet" in zero["reason"]
 
 
 @pytest.mark.parametrize("distributed", ["zero2", "zero3"])

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import default_collate
 
 from ablation.errors import UserError
@@ -176,20 +177,29 @@ def test_a_run_that_died_ends_bitwise_equal(setup, precision, died_after):
 def test_history_file_has_a_row_a_step(setup):
     trainer = setup("run")
     finish(trainer)
-    trainer.history.save_as(setup.root / "history.csv")
-    rows = list(csv.DictReader((setup.root / "history.csv").open()))
+    rows = list(csv.DictReader((setup.root / "run/state/history.csv").open()))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert {"lr", "loss", "camera", "conf", "reg", "grad", "grad_norm", "seconds", "epoch"} <= set(rows[0])
 
 
 def test_tensorboard_has_the_loss(setup):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     trainer = setup("run")
     finish(trainer)
     events = EventAccumulator(str(setup.root / "run/tensorboard"))
     events.Reload()
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(trainer.history.column("loss"))
+
+
+def test_previews_are_kept_and_disturb_nothing(setup):
+    undisturbed, _ = finish(setup("plain"))
+    seen = setup("seen", training={"preview_every": 4})
+    assert same(undisturbed, finish(seen)[0])
+    steps = sorted((setup.root / "seen/previews").iterdir())
+    assert [step.name for step in steps] == ["step-00000004", "step-00000006"] and all(list(s.glob("*.png")) for s in steps)
+    events = EventAccumulator(str(setup.root / "seen/tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("preview/depth_mae")] == [4, 6]
+    assert seen.model.training
 
 
 def test_accumulation_equals_a_larger_batch(setup):
@@ -411,18 +421,27 @@ GROUPS = st.lists(st.integers(1, 3), min_size=1, max_size=30)
 
 
 @given(GROUPS, st.integers(1, 5), st.integers(0, 9), st.integers(0, 3))
-def test_batches_are_full_of_one_group_and_hold_every_sample(groups, batch, seed, epoch):
-    batches = order.batches_of_epoch(groups, batch, seed, epoch)
-    assert all(len(b) == batch and len({groups[i] for i in b}) == 1 for b in batches)
-    assert {i for b in batches for i in b} == set(range(len(groups)))
-    assert len(batches) == order.batches_per_epoch(groups, batch)
-    assert batches == order.batches_of_epoch(groups, batch, seed, epoch)
+def test_steps_are_full_of_one_group_and_hold_every_sample(groups, samples, seed, epoch):
+    steps = order.steps_of_epoch(groups, samples, seed, epoch)
+    assert all(len(step) == samples and len({groups[i] for i in step}) == 1 for step in steps)
+    assert {i for step in steps for i in step} == set(range(len(groups)))
+    assert len(steps) == order.steps_per_epoch(groups, samples)
+    assert steps == order.steps_of_epoch(groups, samples, seed, epoch)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_a_step_has_the_same_samples_however_it_is_split(batch, accumulation, processes):
+    split = order.Split(batch, accumulation, processes)
+    step = [Draw(0, 0, 0, index) for index in range(split.samples)]
+    shares = [split._replace(process=process).mine(step) for process in range(processes)]
+    assert all(len(share) == accumulation and {len(b) for b in share} == {batch} for share in shares)
+    assert sorted(draw for share in shares for b in share for draw in b) == step
 
 
 @given(GROUPS, st.integers(1, 4), st.integers(0, 40))
-def test_the_stream_can_be_entered_anywhere(groups, batch, start):
-    whole = list(islice(order.draws(groups, batch, 5, 0), start + 10))
-    assert list(islice(order.draws(groups, batch, 5, start), 10)) == whole[start:]
+def test_the_stream_can_be_entered_anywhere(groups, samples, start):
+    whole = list(islice(order.draws(groups, samples, 5, 0), start + 10))
+    assert list(islice(order.draws(groups, samples, 5, start), 10)) == whole[start:]
 
 
 def test_weights_that_are_absent_stop_the_run(setup):

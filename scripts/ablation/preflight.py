@@ -87,7 +87,7 @@ def unsupported(run: Run, card: Card) -> str | None:
     """Why ``run`` cannot run on ``card``, whatever its data and weights; None if it can."""
     if run.axes["precision"] not in card.precisions:
         return f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})"
-    if (sharding := sharding_of(run)) is None:
+    if (sharding := sharding_of(run)) is None or sharding.method == "ddp":
         return None
     return f"training with {sharding.method} on {sharding.gpus} GPU{'s' * (sharding.gpus > 1)} is not supported yet"
 

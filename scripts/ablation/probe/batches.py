@@ -7,8 +7,7 @@ from typing import Any
 from ablation.canonical import canonical
 from ablation.errors import UserError
 from ablation.hardware import Card
-from ablation.preflight import unsupported
-from ablation.probe.cell import Cell, at_batch
+from ablation.probe.cell import Cell, at_batch, unprobeable
 from ablation.probe.prober import Prober, Record
 from ablation.probe.search import search
 from ablation.probe.table import measurements
@@ -75,7 +74,7 @@ def _fixed(run: Run) -> dict[str, Any]:
 
 
 def _begin(run: Run, card: Card, guess: Guess) -> _Search:
-    if reason := unsupported(run, card):
+    if reason := unprobeable(run, card):
         return _Search(run, 0, search(1, 1), None, outcome="invalid", reason=reason)
     try:
         first = guess(run, card)

@@ -6,11 +6,23 @@ from functools import cached_property
 
 from ablation.canonical import canonical, short_hash
 from ablation.hardware import Card
+from ablation.preflight import unsupported
 from ablation.study import AXES
 from ablation.sweep import NOT_OF_TRAINING, Run, slug
 
 STEPS = 5  # optimizer steps of a probe; StepClock leaves the first three out
-NOT_OF_A_STEP = {"epochs", "steps", "schedule", "warmup", "min_lr", "checkpoint_every", "keep_checkpoints", "guards"}
+NOT_OF_A_STEP = {
+    *("epochs", "steps", "schedule", "warmup", "min_lr"),
+    *("checkpoint_every", "keep_checkpoints", "preview_every", "guards"),
+}
+
+
+def unprobeable(run: Run, card: Card) -> str | None:
+    """Why ``run`` cannot be probed on ``card``; None if it can."""
+    if reason := unsupported(run, card):
+        return reason
+    gpus = run.axes["gpus"]
+    return None if gpus == 1 else f"a probe is one process; what a run on {gpus} GPUs needs is predicted in the plan"
 
 
 @dataclass(frozen=True)

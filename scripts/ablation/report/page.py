@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablation.report import figures, tables, words
 from ablation.report.results import OOM, CellResult, Results
+from ablation.report.splits import splits_table
 from ablation.yamlfile import dump_yaml
 
 MAX_VIEWS = 3
@@ -19,7 +20,7 @@ MAX_VIEWS = 3
 
 def report_page(results: Results, name: str, folder: Path) -> str:
     """The HTML of a study's report, from its table and the files of its runs under ``folder``."""
-    contents = _contents(results, folder)
+    contents, histories = _contents(results, folder), _histories(results, folder)
     items = _items(results, contents)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -37,7 +38,8 @@ def report_page(results: Results, name: str, folder: Path) -> str:
         costs=tables.cost_table(results),
         memory=tables.memory_table(results),
         card=results.study.hardware,
-        figures=_figures(results, folder),
+        figures=_figures(results, histories),
+        splits=splits_table(results, histories),
         items=_item_section(results, items),
         metric=results.primary,
         memory_kind=results.memory_kind,
@@ -75,11 +77,15 @@ def _items(results: Results, contents: Mapping[str, dict[str, Any]]) -> pd.DataF
     return pd.DataFrame(rows, columns=["item", "strategy", "value", "before"])
 
 
-def _figures(results: Results, folder: Path) -> list[dict[str, str]]:
+def _histories(results: Results, folder: Path) -> dict[str, pd.DataFrame]:
+    """A row a step, of each run that has any."""
     # A loss curve that memory cut short would cut the mean of its cell short with it.
     finished = results.runs.loc[results.runs["outcome"] != OOM, "run"]
     paths = {run: folder / "runs" / run / "history.csv" for run in finished}
-    histories = {run: pd.read_csv(path) for run, path in paths.items() if path.is_file() and path.stat().st_size}
+    return {run: pd.read_csv(path) for run, path in paths.items() if path.is_file() and path.stat().st_size}
+
+
+def _figures(results: Results, histories: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
     label = results.primary.label
     memory = figures.quality_against_memory(results)
     loss = figures.loss_curves(results, histories)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Draw(NamedTuple):
-    """Which sample, and the numbers its randomness is a pure function of."""
+    """Which sample, and the numbers its randomness is a pure function of. ``batch``: what the samples of a step share."""
 
     seed: int
     epoch: int

@@ -4,15 +4,13 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from ablation.files import write_text
-
 
 class History:
     """Rows of named numbers in a CSV file that survives a crash at any row."""
 
-    def __init__(self, path: Path, keep_steps: int):
-        """Continue ``path`` after ``keep_steps`` optimizer steps; later rows are forgotten."""
-        self.path = path
+    def __init__(self, path: Path, keep_steps: int, writes: bool = True):
+        """Continue ``path`` after ``keep_steps`` optimizer steps; later rows are forgotten. One process of many ``writes``."""
+        self.path, self.writes = path, writes
         self.rows = self._read()[:keep_steps]
         self._rewrite()
 
@@ -21,17 +19,13 @@ class History:
         self.rows.append(dict(row))
         if len(self.rows) == 1:
             self._rewrite()
-        else:
+        elif self.writes:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.rows[0]).writerow(row)
 
     def column(self, name: str, last: int | None = None) -> list[float]:
         """The values of one column, all or the ``last`` ones."""
         return [float(row[name]) for row in (self.rows if last is None else self.rows[-last:])]
-
-    def save_as(self, path: Path) -> None:
-        """Write a finished copy."""
-        write_text(path, self.path.read_text())
 
     def _read(self) -> list[dict]:
         if not self.path.is_file():
@@ -40,6 +34,8 @@ class History:
             return [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
 
     def _rewrite(self) -> None:
+        if not self.writes:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", newline="") as file:
             if self.rows:

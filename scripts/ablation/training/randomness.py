@@ -15,6 +15,11 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_of(seed: int, rank: int) -> int:
+    """The seed of the process ``rank`` of several, once they have built the same model."""
+    return (seed + rank * 1_000_003) % 2**32
+
+
 CUBLAS_WORKSPACES = ":4096:8"  # what deterministic matrix products need
 
 

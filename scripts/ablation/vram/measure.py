@@ -19,6 +19,8 @@ CUDA_PEAKS = {
     "reserved": "reserved_bytes.all.peak",
 }
 
+NOT_TRAINING = ("load", "preview")  # phases whose memory is not the training step's
+
 
 class CudaMeter:
     """Peaks of PyTorch's caching allocator by phase, and the device as NVML sees it."""
@@ -59,7 +61,7 @@ class CudaMeter:
         """All that was measured, in GiB."""
         self.mark(None)
         stats = torch.cuda.memory_stats(self.device)
-        training = [peaks for phase, peaks in self._peaks.items() if phase != "load"]
+        training = [peaks for phase, peaks in self._peaks.items() if phase not in NOT_TRAINING]
         energy = nvml.energy_joules(self._uuid)
         return {
             "kind": self.kind,
@@ -126,10 +128,11 @@ class CpuMeter:
     def report(self) -> dict[str, Any]:
         """All that was measured, in GiB."""
         self._stop()
+        training = [peak for phase, peak in self._peaks.items() if phase not in NOT_TRAINING]
         return {
             "kind": self.kind,
             **self.budget.report(),
-            "peak_allocated_gib": max(self._peaks.values()) / GIB if self._peaks else None,
+            "peak_allocated_gib": max(training) / GIB if training else None,
             "peak_resident_gib": resident_peak_gib(),
             "phases": {phase: {"allocated_gib": peak / GIB} for phase, peak in self._peaks.items()},
             "energy_j": None,

@@ -100,14 +100,7 @@ class System:
             of_scene["rows"] += rows
             of_scene["errors"].append(pair)
             if index in wanted:
-                middle = len(names) // 2
-                picture = sample["images"][middle].permute(1, 2, 0).numpy()
-                save_panel(
-                    out / f"{scene}-{Path(names[middle]).stem}.png",
-                    picture,
-                    predicted[middle].numpy(),
-                    sample["truth"][middle].numpy(),
-                )
+                _save_middle(out, scene, names, sample, predicted)
         return Evaluation(
             metrics={**mean_of(images), **_pose(errors)},
             items=[{"item": scene, **mean_of(found["rows"]), **_pose(found["errors"])} for scene, found in items.items()],
@@ -120,6 +113,15 @@ class System:
                 ),
             },
         )
+
+    def preview(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> dict[str, float]:
+        """Depth of the first held-out sequence: its errors, and a panel of its middle image."""
+        samples = self.samples(folders, train=False)
+        sample, (scene, names) = samples[Draw(seed=0, epoch=0, batch=0, index=0)], samples.names(0)
+        predicted, _ = self._predict(model, sample["images"].to(device))
+        predicted = align(predicted, sample["truth"], self.settings.evaluation.alignment)
+        _save_middle(out, scene, names, sample, predicted)
+        return mean_of(depth_metrics(predicted, sample["truth"], sample["regions"]))
 
     def _predict(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Depth [S, H, W] and extrinsics [S, 3, 4] of one sequence [S, 3, H, W], on the CPU."""
@@ -144,6 +146,14 @@ class System:
         else:
             root = needs[0] if needs else Path(part.settings["root"])
             prepare_scene(root, part.name, part.settings, out)
+
+
+def _save_middle(out: Path, scene: str, names: Sequence[str], sample: dict[str, Tensor], predicted: Tensor) -> None:
+    """A panel of the sequence's middle view: image, prediction, truth."""
+    middle = len(names) // 2
+    picture = sample["images"][middle].permute(1, 2, 0).numpy()
+    path = out / f"{scene}-{Path(names[middle]).stem}.png"
+    save_panel(path, picture, predicted[middle].numpy(), sample["truth"][middle].numpy())
 
 
 def _spread(count: int, wanted: int) -> set[int]:
