@@ -6,7 +6,7 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain clean
+.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-rdt clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ gpu-records: install  ## on a machine with a GPU: predicted against measured mem
 
 pretrain: install  ## pretrain the demo's base model again (50 minutes)
 	$(BIN)/python scripts/pretrain_vggt.py --output resources/vggt-demo.safetensors
+
+pretrain-rdt: install  ## make the demo's encoders and base policy of RDT again (25 minutes)
+	$(BIN)/python scripts/pretrain_rdt.py --output resources
 
 clean:  ## remove what the demo made
 	rm -rf results/demo

@@ -38,7 +38,7 @@ from ablation.systems.rdt.simulation.expert import plan
 from ablation.systems.rdt.simulation.task import COLOURS, SIDES, instructions
 from ablation.systems.rdt.simulation.world import JOINTS, World
 from ablation.systems.rdt.system import System
-from ablation.training.order import loader
+from ablation.training.order import Split, loader
 
 STUDY = Path(__file__).parent.parent / "config/studies/rdt-batch.yaml"
 PALETTE = {
@@ -155,7 +155,7 @@ def write_policy(path: Path, settings: SystemSettings, folders: Sequence[Path], 
     """Train RDT on prepared demonstrations, as the workflow trains it, and write it."""
     system = System(settings)
     model, samples = system.build(), system.samples(folders, train=True)
-    batches = iter(loader(samples, batch, seed=0, start=0, stop=steps, workers=0, pin=False))
+    batches = iter(loader(samples, Split(batch), seed=0, start=0, stop=steps, workers=0, pin=False))
 
     def loss() -> Tensor:
         (objective,) = system.objectives(model, next(batches))

@@ -478,7 +478,7 @@ def test_the_cache_takes_the_disk_that_was_foretold(folder):
     found = find_episodes(folder, data).episodes
     cache = made.cached(found, data).images._folder
     files = [cache / image_file(episode) for episode in found]
-    foretold = cache_bytes(found, data, patches=16 * 16, dim=3)
+    foretold = cache_bytes(17 + 8, data, patches=16 * 16, dim=3)
     assert foretold == (17 + 8) * 3 * 3 * 256 * 3 * 2
     assert 0 < sum(file.stat().st_size for file in files) - foretold < 200 * len(files)  # and a header
 

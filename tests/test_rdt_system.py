@@ -245,7 +245,7 @@ def test_full_fine_tuning_trains_everything():
 )
 def test_the_traced_step_is_the_real_step(strategy, precision, batch, accumulation):
     """Within 0.5 % of what torch's profiler sees the demo's network allocate on a CPU."""
-    axes = {"strategy": strategy, "precision": precision, "batch": batch, "accumulation": accumulation}
+    axes = {"strategy": strategy, "precision": precision, "batch": batch, "accumulation": accumulation, "gpus": 1}
     (run,) = expand(load_study(STUDY, {"sweep": axes}), "rdt")
     assert allocated_peak(trace_step_on_cpu(run)) == pytest.approx(peak_of_step(run), rel=0.005)
 
@@ -374,3 +374,13 @@ def test_the_plan_says_what_is_missing_and_what_does_not_fit(encoders, tmp_path)
 def test_settings_that_contradict_each_other_are_refused(wrong, words):
     with pytest.raises((UserError, ValidationError), match=words):
         load_study(STUDY, wrong)
+
+
+def test_the_plan_warns_of_a_large_cache(tmp_path, caplog):
+    write_episode(tmp_path / "a.hdf5", steps=20)
+    (tmp_path / "broken.hdf5").write_bytes(b"")
+    study = {"scale": "full", "data": {"root": str(tmp_path), "augment": {"versions": 200}}}
+    lines = load_system(load_study(STUDY, study).settings).missing()
+    assert not any(line.startswith("data") for line in lines)
+    gib = 20 * 3 * 201 * 729 * 1152 * 2 / 2**30
+    assert f"will take {gib:.0f} GiB of disk" in caplog.text and gib > 10

@@ -1,5 +1,6 @@
 """The ``rdt`` system: what the trainer needs of RDT on the episodes of a robot."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
 from ablation.systems.rdt.data.dataset import StepDataset
-from ablation.systems.rdt.data.episodes import find_episodes, read_list, split, write_list
-from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, embed_images, embed_texts
+from ablation.systems.rdt.data.episodes import count_steps, find_episodes, read_list, split, write_list
+from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, cache_bytes, embed_images, embed_texts
 from ablation.systems.rdt.diffusion import STEPS, training_loss
 from ablation.systems.rdt.encoders import ImageEncoder, TextEncoder, encoder_device, unfit
 from ablation.systems.rdt.evaluation import by_item, drive, held_still, mean_of, observation_of, predict
@@ -21,6 +22,10 @@ from ablation.systems.rdt.simulation.record import record_episodes
 from ablation.systems.rdt.weights import DOWNLOAD as WEIGHTS_DOWNLOAD
 from ablation.systems.rdt.weights import load_weights
 
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+LARGE = 10 * GIB  # a cache that is worth a warning
 PREVIEWED = 16  # samples of a preview
 
 
@@ -96,13 +101,21 @@ class System:
 
     def missing(self) -> list[str]:
         """Episodes, encoders and weights that are not there, or do not fit each other."""
-        data, lines = self.settings.data, []
-        if data.source == "aloha" and next(Path(data.root).rglob("*.hdf5"), None) is None:
-            lines.append(f"data: there is no *.hdf5 file below {data.root}; see docs/data.md for the layout")
+        lines = self._missing_episodes() if self.settings.data.source == "aloha" else []
         lines += unfit(self.settings)
         if not Path(self.settings.model.weights).is_file():
             lines.append(f"weights: {self.settings.model.weights} is not there\n{WEIGHTS_DOWNLOAD}")
         return lines
+
+    def _missing_episodes(self) -> list[str]:
+        """No episodes; where there are some, a warning of the disk that they will take."""
+        data, a = self.settings.data, self.settings.model.architecture
+        steps = count_steps(Path(data.root))
+        if steps == 0:
+            return [f"data: there is no *.hdf5 file with an episode below {data.root}; see docs/data.md for the layout"]
+        if (needed := cache_bytes(steps, data, a.images.patches, a.img_dim)) > LARGE:
+            log.warning("the embeddings of the images below %s will take %.0f GiB of disk", data.root, needed / GIB)
+        return []
 
     @staticmethod
     def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from ablation.errors import UserError
 from ablation.files import write_csv, write_json
-from ablation.systems.rdt.data.episode import Episode, Fault, examine
+from ablation.systems.rdt.data.episode import ACTION, UNREADABLE, Episode, Fault, examine, recording
 from ablation.systems.rdt.settings import Data
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,15 @@ def find_episodes(root: Path, data: Data) -> Found:
     if found.faults:
         log.warning("%s and left out:%s", bad, listed)
     return found
+
+
+def count_steps(root: Path) -> int:
+    """Steps of all episodes below ``root`` that can be opened: a quick look, which examines nothing."""
+    steps = 0
+    for path in root.rglob("*.hdf5"):
+        with suppress(*UNREADABLE), recording(path) as opened:
+            steps += len(opened.file[ACTION])
+    return steps
 
 
 def write_list(found: Found, root: Path, out: Path) -> None:

@@ -105,7 +105,8 @@ def embed_texts(episodes: Sequence[Episode], encode: EncodeText, out: Path) -> N
 def embed_images(episodes: Sequence[Episode], encode: EncodeImages, data: Data, out: Path) -> None:
     """All images of the episodes in all their versions. UserError where the disk has no room for them."""
     background = encode(empty(data.image_size, data.background)[None])[0]
-    _check_room(out, cache_bytes(episodes, data, *background.shape))
+    steps = sum(episode.steps - episode.first for episode in episodes)
+    _check_room(out, cache_bytes(steps, data, *background.shape))
     np.save(out / BACKGROUND, background.numpy())
     for episode in tqdm(episodes, desc="embedding images", disable=None):
         path = out / image_file(episode)
@@ -117,10 +118,9 @@ def embed_images(episodes: Sequence[Episode], encode: EncodeImages, data: Data, 
         tokens.flush()
 
 
-def cache_bytes(episodes: Sequence[Episode], data: Data, patches: int, dim: int) -> int:
-    """Disk that the images of the episodes take."""
-    images = sum(episode.steps - episode.first for episode in episodes) * len(data.cameras) * data.versions
-    return images * patches * dim * np.dtype(np.float16).itemsize
+def cache_bytes(steps: int, data: Data, patches: int, dim: int) -> int:
+    """Disk that the images of so many steps take."""
+    return steps * len(data.cameras) * data.versions * patches * dim * np.dtype(np.float16).itemsize
 
 
 def _embed_episode(opened: Recording, episode: Episode, encode: EncodeImages, data: Data, tokens: NDArray[np.float16]) -> None:
