@@ -2,8 +2,7 @@
 
 The committed files ``resources/rdt-demo*`` came from ``make pretrain-rdt`` (25 minutes on one CPU core).
 
-- ``rdt-demo-t5``: a T5 of random weights, which tells words apart and knows nothing of them.
-- ``rdt-demo-siglip``: a SigLIP image tower that learnt to point at blocks of many colours.
+- ``rdt-demo-t5``, ``rdt-demo-siglip``: encoders that learnt together to point at the block that a sentence names.
 - ``rdt-demo.safetensors``: an RDT that learnt from the expert's demonstrations on the side ``home``.
 
 All weights are written in fp16.
@@ -14,7 +13,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from math import log
+from math import isqrt, log
 from pathlib import Path
 from string import ascii_letters, punctuation
 
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import PreTrainedModel, SiglipVisionConfig, SiglipVisionModel, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import SiglipVisionConfig, SiglipVisionModel, T5Config, T5EncoderModel, T5Tokenizer
 
 from ablation.cli import call
 from ablation.settings import Settings
@@ -48,73 +47,76 @@ PALETTE = {
     "white": (0.95, 0.95, 0.95),
     "black": (0.05, 0.05, 0.05),
 }
-"""Colours of blocks that the image tower learns; SigLIP has seen all there are."""
+"""Colours of blocks that the encoders learn; the released ones have seen all there are."""
 
 
-# --- the text encoder ------------------------------------------------------------------------------------------------
+# --- the encoders ----------------------------------------------------------------------------------------------------
 
 
-def write_text_encoder(folder: Path, dim: int) -> None:
-    """A T5 encoder of random weights, and a tokenizer that knows the words of all instructions, and letters for others."""
-    texts = (text for colour in PALETTE for kind in instructions(colour).values() for text in _listed(kind))
+class Pointer(nn.Module):
+    """Both encoders, and what their tokens must tell together: where the block is that a sentence names."""
+
+    def __init__(self, text: T5EncoderModel, image: SiglipVisionModel):
+        super().__init__()
+        self.text, self.image = text, image
+        self.query = nn.Linear(text.config.d_model, image.config.hidden_size)
+        self.offset = nn.Linear(image.config.hidden_size, 2)
+        side = image.config.image_size // image.config.patch_size
+        middles = (torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), -1) + 0.5) / side
+        self.register_buffer("middles", middles.flatten(0, 1))
+
+    def forward(self, images: Tensor, sentences: Tensor, mask: Tensor) -> Tensor:
+        """``images`` [N, 3, S, S], uint8; K ``sentences`` an image as pieces [N, K, L], ``mask`` -> rows, columns [N, K, 2]."""
+        tokens = self.image(images.float() / 127.5 - 1).last_hidden_state
+        words = self.text(sentences.flatten(0, 1), mask.flatten(0, 1)).last_hidden_state.unflatten(0, sentences.shape[:2])
+        sentence = (words * mask[..., None]).sum(2) / mask.sum(2, keepdim=True)
+        return (self.query(sentence) @ tokens.mT).softmax(-1) @ (self.middles + self.offset(tokens))
+
+
+def write_encoders(text: Path, image: Path, settings: SystemSettings, scenes: int, steps: int, batch: int) -> None:
+    """Train both to point at blocks, and write them with the tokenizer."""
+    a, size = settings.model.architecture, settings.data.image_size
+    tokenizer = make_tokenizer()
+    t5 = T5Config(
+        vocab_size=len(tokenizer), d_model=a.lang_dim, d_kv=16, d_ff=2 * a.lang_dim, num_layers=2, num_heads=4,
+        feed_forward_proj="gated-gelu", dropout_rate=0,
+    )  # fmt: skip
+    siglip = SiglipVisionConfig(
+        hidden_size=a.img_dim, intermediate_size=4 * a.img_dim, num_hidden_layers=2, num_attention_heads=4, image_size=size,
+        patch_size=size // isqrt(a.images.patches), vision_use_head=False,
+    )  # fmt: skip
+    pointer = Pointer(T5EncoderModel(t5), SiglipVisionModel(siglip))
+    images, colours, middles, seen = (torch.from_numpy(values) for values in render_scenes(scenes, size))
+    told = tokenizer([text for colour in PALETTE for text in sentences(colour)], return_tensors="pt", padding=True)
+    of_colour = len(told.input_ids) // len(PALETTE)
+    rng = np.random.default_rng(0)
+
+    def loss() -> Tensor:
+        which = torch.from_numpy(rng.integers(len(images), size=batch))
+        text = colours[which] * of_colour + torch.from_numpy(rng.integers(of_colour, size=(batch, 2)))
+        errors = (pointer(images[which], told.input_ids[text], told.attention_mask[text]) - middles[which]).abs().sum(-1)
+        return (errors * seen[which]).sum() / seen[which].sum()
+
+    train(pointer, loss, steps, 2e-3, "pretraining the encoders")
+    tokenizer.save_pretrained(str(text))
+    for encoder, folder in ((pointer.text, text), (pointer.image, image)):
+        encoder.half().save_pretrained(str(folder))
+
+
+def make_tokenizer() -> T5Tokenizer:
+    """Knows the words of all instructions, and letters for others."""
+    texts = [text for colour in PALETTE for text in sentences(colour)]
     words = Counter(re.sub(r"^(?=\w)", "▁", word) for text in texts for word in re.findall(r"\w+|[^\w\s]", text))
     rare = -log(100 * words.total())
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     pieces += [(word, log(count / words.total())) for word, count in sorted(words.items())]
     pieces += [(letter, rare) for letter in ("▁", *ascii_letters, *punctuation) if letter not in words]
-    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
-    tokenizer.save_pretrained(str(folder))
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=dim, d_kv=16, d_ff=2 * dim, num_layers=2, num_heads=4,
-        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
-    )  # fmt: skip
-    _save_encoder(T5EncoderModel(config), folder)
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
-def _listed(kind: str | list[str]) -> list[str]:
-    return [kind] if isinstance(kind, str) else kind
-
-
-# --- the image tower -------------------------------------------------------------------------------------------------
-
-
-class Pointer(nn.Module):
-    """An image tower, and what its tokens must say: which patch shows a block of a colour, and where its middle is."""
-
-    def __init__(self, tower: SiglipVisionModel):
-        super().__init__()
-        config = tower.config
-        self.tower = tower
-        self.colour = nn.Linear(config.hidden_size, len(PALETTE))
-        self.offset = nn.Linear(config.hidden_size, 2)
-        side = config.image_size // config.patch_size
-        middles = (torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), -1) + 0.5) / side
-        self.register_buffer("middles", middles.flatten(0, 1))
-
-    def forward(self, images: Tensor, colours: Tensor) -> Tensor:
-        """``images`` [N, 3, S, S], uint8; the numbers of two ``colours`` [N, 2] -> row and column in [0, 1] [N, 2, 2]."""
-        tokens = self.tower(images.float() / 127.5 - 1).last_hidden_state
-        logits = self.colour(tokens).mT.gather(1, colours[..., None].expand(-1, -1, tokens.shape[1]))
-        return logits.softmax(-1) @ (self.middles + self.offset(tokens))
-
-
-def write_image_encoder(folder: Path, dim: int, size: int, patches: int, scenes: int, steps: int, batch: int) -> None:
-    """Train the tower to point at blocks, and write it."""
-    config = SiglipVisionConfig(
-        hidden_size=dim, intermediate_size=4 * dim, num_hidden_layers=2, num_attention_heads=4, image_size=size,
-        patch_size=size // round(patches**0.5), vision_use_head=False,
-    )  # fmt: skip
-    pointer = Pointer(SiglipVisionModel(config))
-    images, colours, middles, seen = (torch.from_numpy(values) for values in render_scenes(scenes, size))
-    rng = np.random.default_rng(0)
-
-    def loss() -> Tensor:
-        which = torch.from_numpy(rng.integers(len(images), size=batch))
-        errors = (pointer(images[which], colours[which]) - middles[which]).abs().sum(-1)
-        return (errors * seen[which]).sum() / seen[which].sum()
-
-    train(pointer, loss, steps, 2e-3, "pretraining the image tower")
-    _save_encoder(pointer.tower, folder)
+def sentences(colour: str) -> list[str]:
+    """All instructions that name ``colour``."""
+    return [text for kind in instructions(colour).values() for text in ([kind] if isinstance(kind, str) else kind)]
 
 
 def render_scenes(count: int, size: int) -> tuple[NDArray, ...]:
@@ -199,30 +201,23 @@ def train(model: nn.Module, loss, steps: int, lr: float, what: str) -> None:
             progress.set_postfix(loss=f"{average:.5f}")
 
 
-def _save_encoder(model: PreTrainedModel, folder: Path) -> None:
-    model.half().save_pretrained(str(folder))
-
-
 def main() -> None:
     """Encoders, demonstrations, policy; then try it out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="a folder, such as resources")
-    parser.add_argument("--scenes", type=int, default=4000, help="that the image tower is trained on")
-    parser.add_argument("--tower-steps", type=int, default=2000)
+    parser.add_argument("--scenes", type=int, default=2500, help="that the encoders are trained on")
+    parser.add_argument("--encoder-steps", type=int, default=1500)
     parser.add_argument("--episodes", type=int, default=500, help="that RDT is trained on")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64)
     args = parser.parse_args()
     text, image, policy = (args.output / f"rdt-demo{end}" for end in ("-t5", "-siglip", ".safetensors"))
-    simulation = {"side": "home", "episodes": args.episodes}
-    changes = {"data": {"simulation": simulation}, "model": {"encoders": {"text": str(text), "image": str(image)}}}
-    settings = load_study(STUDY, {"scale": "demo", **changes})
-    sizes = settings.model.architecture
+    encoders = {"text": str(text), "image": str(image)}
+    data = {"simulation": {"side": "home", "episodes": args.episodes}, "augment": {"share": 0}}
+    settings = load_study(STUDY, {"scale": "demo", "data": data, "model": {"encoders": encoders}})
 
     torch.manual_seed(0)
-    write_text_encoder(text, sizes.lang_dim)
-    size, patches = settings.data.image_size, sizes.images.patches
-    write_image_encoder(image, sizes.img_dim, size, patches, args.scenes, args.tower_steps, args.batch)
+    write_encoders(text, image, settings, args.scenes, args.encoder_steps, batch=64)
     with tempfile.TemporaryDirectory() as work:
         folders = prepare(settings, Path(work))
         model = write_policy(policy, settings, folders, args.steps, args.batch).eval()

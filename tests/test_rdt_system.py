@@ -349,12 +349,12 @@ def test_a_folder_that_is_no_encoder_is_one_clear_error(tmp_path, encoders):
 def test_the_plan_says_what_is_missing_and_what_does_not_fit(encoders, tmp_path):
     study = changes(
         encoders,
-        data={"text_length": 32},
+        data={"text_length": 32, "image_size": 64},
         model={"encoders": {**encoders, "text": str(tmp_path)}, "architecture": {"img_dim": 17}},
     )
     lines = load_system(load_study(STUDY, study).settings).missing()
     assert any(line.startswith(f"model.encoders.text: {tmp_path}/config.json is not there") for line in lines)
-    for wrong in ("16, model.architecture.img_dim says 17", "16, model.architecture.images.patches says 64"):
+    for wrong in ("16, model.architecture.img_dim says 17", "32, data.image_size says 64"):
         assert f"model.encoders.image: {encoders['image']} gives {wrong}" in lines
     full = load_system(load_study(STUDY, {"scale": "full", "data": {"root": str(tmp_path)}}).settings).missing()
     assert [line.split(":")[0] for line in full] == ["data", "model.encoders.text", "model.encoders.image", "weights"]
