@@ -6,7 +6,7 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-vae clean
+.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-vae pretrain-rdt clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ pretrain: install  ## pretrain the demo's base model again (50 minutes)
 
 pretrain-vae: install  ## pretrain Hunyuan3D's demo autoencoder again, on resources/meshes (25 minutes)
 	$(BIN)/python scripts/pretrain_hunyuan3d_vae.py --output resources/hunyuan3d-demo-vae.safetensors
+
+pretrain-rdt: install  ## make the demo's encoders and base policy of RDT again (25 minutes)
+	$(BIN)/python scripts/pretrain_rdt.py --output resources
 
 clean:  ## remove what the demo made
 	rm -rf results/demo

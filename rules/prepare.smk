@@ -12,7 +12,8 @@ rule prepare_part:
         "../envs/ablation.yaml"
     threads: 1
     resources:
-        mem_mb=4096,
+        gpu=lambda w: part_of(w)[1].gpus,
+        mem_mb=lambda w: part_of(w)[1].mem_gib * 1024,
         runtime=240,
     params:
         system=lambda w: part_of(w)[0],
@@ -27,4 +28,4 @@ rule prepare_part:
         "prepare {wildcards.part}"
     shell:
         "OMP_NUM_THREADS={threads} python scripts/prepare_part.py --system {params.system:q} --part {params.part:q}"
-        " --needs {input:q} --output {output:q} > {log:q} 2>&1"
+        " --gpus {resources.gpu} --needs {input:q} --output {output:q} > {log:q} 2>&1"

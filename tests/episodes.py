@@ -1,15 +1,21 @@
 """Small episodes of an ALOHA robot as real HDF5 files."""
 
 import json
+import tempfile
 from io import BytesIO
 from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
-from ablation.systems.rdt.data.episode import INSTRUCTIONS
-from ablation.systems.rdt.settings import CAMERAS
+from ablation.systems.rdt.data.dataset import StepDataset
+from ablation.systems.rdt.data.episode import INSTRUCTIONS, Episode
+from ablation.systems.rdt.data.episodes import find_episodes
+from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, embed_images, embed_texts
+from ablation.systems.rdt.settings import CAMERAS, Data
 
 HEIGHT, WIDTH = 12, 16
 TEXTS = {
@@ -70,3 +76,44 @@ def write_episode(
         for number, camera in enumerate(cameras):
             write_images(file.require_group("observations/images"), camera, pictures(steps, 10 * seed + number), stored)
     return path
+
+
+def letters(sentence: str) -> Tensor:
+    """An encoder that hides nothing: a token for each letter, and one for the end."""
+    return torch.tensor([*map(ord, sentence), 0])[:, None].half()
+
+
+def pixels(images: Tensor) -> Tensor:
+    """An encoder that hides nothing: a token for each pixel."""
+    return images.flatten(2).mT.half()
+
+
+def told(sample: dict[str, Tensor]) -> str:
+    """The sentence of a sample that :func:`letters` encoded."""
+    return "".join(chr(int(code)) for code in sample["lang_tokens"][sample["lang_mask"]][:-1, 0])
+
+
+def seen(sample: dict[str, Tensor], data: Data) -> Tensor:
+    """The images [history, 3, 3, S, S], uint8, of a sample that :func:`pixels` encoded."""
+    size = data.image_size
+    return sample["img_tokens"].view(-1, len(CAMERAS), size, size, 3).permute(0, 1, 4, 2, 3).to(torch.uint8)
+
+
+def shown(sample: dict[str, Tensor], data: Data) -> Tensor:
+    """Which images [history, 3] are more than background."""
+    background = torch.tensor(data.background)[:, None, None]
+    return (seen(sample, data) != background).flatten(2).any(-1)
+
+
+def cached(episodes: list[Episode], data: Data, length: int = 100) -> Tokens:
+    """The embeddings of ``episodes`` by the encoders above, on disk beside the first of them."""
+    text, images = (Path(tempfile.mkdtemp(dir=episodes[0].path.parent)) for _ in range(2))
+    embed_texts(episodes, letters, text)
+    embed_images(episodes, pixels, data, images)
+    return Tokens(TextTokens(text, length), ImageTokens(images))
+
+
+def dataset(root: Path, data: Data, horizon: int, history: int, train: bool) -> StepDataset:
+    """The samples of all episodes below ``root``."""
+    episodes = find_episodes(root, data).episodes
+    return StepDataset(episodes, cached(episodes, data), data, horizon, history, train)

@@ -1,13 +1,17 @@
 """Episodes become samples step by step, bad ones are named, and chance is a pure function of (seed, epoch, index)."""
 
+import csv
 import logging
-from collections import Counter
+import pickle
+from collections import Counter, namedtuple
+from pathlib import Path
 
+import episodes as made
 import h5py
 import numpy as np
 import pytest
 import torch
-from episodes import TEXTS, jpeg, motion, pictures, write_episode
+from episodes import TEXTS, jpeg, motion, pictures, seen, shown, told, write_episode
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -17,11 +21,13 @@ from ablation.errors import UserError
 from ablation.systems.base import Draw
 from ablation.systems.rdt.data import unified
 from ablation.systems.rdt.data.augment import augmented, blurred, turned
-from ablation.systems.rdt.data.dataset import StepDataset, fitted, noisy, paste
+from ablation.systems.rdt.data.dataset import StepDataset, noisy
 from ablation.systems.rdt.data.dropout import Hidden, draw_hidden, nothing_hidden
 from ablation.systems.rdt.data.episode import INSTRUCTIONS, Episode, Fault, Reason, examine, first_moving
-from ablation.systems.rdt.data.episodes import find_episodes
-from ablation.systems.rdt.data.statistics import read_statistics, states_of, statistics_of, write_statistics
+from ablation.systems.rdt.data.episodes import LEFT_OUT, find_episodes, read_list, split, write_list
+from ablation.systems.rdt.data.images import fitted, pasted
+from ablation.systems.rdt.data.statistics import statistics_of
+from ablation.systems.rdt.data.tokens import cache_bytes, image_file
 from ablation.systems.rdt.settings import CAMERAS, Augment, Data
 from ablation.training.order import Split, loader
 
@@ -40,8 +46,7 @@ def folder(tmp_path_factory):
 
 
 def dataset(root, data: Data = CALM, train: bool = True) -> StepDataset:
-    episodes = find_episodes(root, data).episodes
-    return StepDataset(episodes, statistics_of(episodes), data, HORIZON, HISTORY, train)
+    return made.dataset(root, data, HORIZON, HISTORY, train)
 
 
 def at(index: int, epoch: int = 0, seed: int = 0) -> Draw:
@@ -90,16 +95,16 @@ def test_a_single_arm_is_the_right_one():
 @pytest.mark.parametrize("stored", ["files", "padded", "strings", "raw"])
 def test_images_are_read_however_they_are_stored(tmp_path, stored):
     write_episode(tmp_path / "a.hdf5", steps=12, stored=stored)
-    images = dataset(tmp_path)[at(3)]["images"]
+    images = seen(dataset(tmp_path)[at(3)], CALM)
     for number in range(3):
-        seen = images[1, number, :, 8, 8].numpy().astype(int)
-        np.testing.assert_allclose(seen, pictures(12, number)[3 + 3, 0, 0], atol=3)  # the first step in use is 3
+        colour = images[1, number, :, 8, 8].numpy().astype(int)
+        np.testing.assert_allclose(colour, pictures(12, number)[3 + 3, 0, 0], atol=3)  # the first step in use is 3
 
 
 def test_colours_of_plain_jpeg_files_are_read_as_they_are(tmp_path):
     write_episode(tmp_path / "a.hdf5", steps=12)
-    swapped = dataset(tmp_path, CALM.model_copy(update={"jpeg": "rgb"}))[at(3)]["images"][1, 0, :, 8, 8]
-    assert torch.equal(swapped, dataset(tmp_path)[at(3)]["images"][1, 0, :, 8, 8].flip(0))
+    swapped = seen(dataset(tmp_path, CALM.model_copy(update={"jpeg": "rgb"}))[at(3)], CALM)[1, 0, :, 8, 8]
+    assert torch.equal(swapped, seen(dataset(tmp_path)[at(3)], CALM)[1, 0, :, 8, 8].flip(0))
 
 
 def test_every_step_that_is_not_still_is_a_sample(folder):
@@ -107,13 +112,14 @@ def test_every_step_that_is_not_still_is_a_sample(folder):
     first, second = samples.episodes
     assert (first.steps, first.first, second.steps, second.first) == (20, 3, 13, 5)  # the last still step begins the motion
     places = [samples.place(index) for index in range(len(samples))]
-    assert places == [(first, step) for step in range(3, 20)] + [(second, step) for step in range(5, 13)]
+    assert places == [(0, step) for step in range(17)] + [(1, step) for step in range(8)]
     for wrong in (-1, len(samples)):
         with pytest.raises(IndexError):
             samples.place(wrong)
     for index in (0, 16, 17, 24):
-        episode, step = samples.place(index)
-        qpos = motion(episode.steps, episode.first + 1, 1 if episode is first else 2)[0]
+        number, step = samples.place(index)
+        episode = samples.episodes[number]
+        qpos = motion(episode.steps, episode.first + 1, number + 1)[0][episode.first :]
         expected = unified.aloha_to_unified(qpos[step : step + 1])[0]
         np.testing.assert_allclose(samples[at(index)]["state"], expected, rtol=1e-6)
 
@@ -137,11 +143,10 @@ def test_the_last_action_is_repeated_past_the_end(folder):
 
 def test_the_history_is_older_first_and_background_before_the_first_step(folder):
     samples = dataset(folder)
-    assert samples[at(0)]["shown"].tolist() == [[False] * 3, [True] * 3]
-    assert samples[at(17)]["shown"].tolist() == [[False] * 3, [True] * 3]  # the second episode has no past in the first
-    assert (samples[at(0)]["images"][0] == 127).all()
+    assert shown(samples[at(0)], CALM).tolist() == [[False] * 3, [True] * 3]
+    assert shown(samples[at(17)], CALM).tolist() == [[False] * 3, [True] * 3]  # the second episode has no past in the first
     earlier, later = samples[at(1)], samples[at(2)]
-    assert earlier["shown"].all() and torch.equal(earlier["images"][1], later["images"][0])
+    assert shown(earlier, CALM).all() and torch.equal(seen(earlier, CALM)[1], seen(later, CALM)[0])
 
 
 def test_a_camera_that_the_robot_lacks_is_background(tmp_path):
@@ -149,8 +154,8 @@ def test_a_camera_that_the_robot_lacks_is_background(tmp_path):
     write_episode(tmp_path / "a.hdf5", cameras=has)
     data = CALM.model_copy(update={"cameras": has, "background": (1, 2, 3)})
     sample = dataset(tmp_path, data)[at(5)]
-    assert sample["shown"].tolist() == [[True, False, True]] * 2
-    assert sample["images"][1, CAMERAS.index("cam_right_wrist"), :, 0, 0].tolist() == [1, 2, 3]
+    assert shown(sample, data).tolist() == [[True, False, True]] * 2
+    assert seen(sample, data)[1, CAMERAS.index("cam_right_wrist"), :, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_a_robot_with_one_arm(tmp_path):
@@ -161,10 +166,10 @@ def test_a_robot_with_one_arm(tmp_path):
 
 def test_images_keep_their_shape_between_borders():
     image = np.full((12, 16, 3), 200, np.uint8)
-    small, canvas = fitted(image, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)
+    small = fitted(image, 8)
     assert small.shape == (3, 6, 8)
-    paste(canvas, small)
-    assert (canvas[:, 1:7] == 200).all() and not canvas[:, [0, 7]].any()
+    square = pasted(small, 8, (1, 2, 3))
+    assert (square[:, 1:7] == 200).all() and square[:, 0, 5].tolist() == square[:, 7, 0].tolist() == [1, 2, 3]
 
 
 # --- bad episodes ----------------------------------------------------------------------------------------------------
@@ -235,7 +240,7 @@ def test_a_bad_episode_is_named_and_never_used(tmp_path, caplog, damage):
     harm, reason, detail = DAMAGES[damage]
     good, bad = write_episode(tmp_path / "good/a.hdf5"), write_episode(tmp_path / "bad/b.hdf5")
     harm(bad)
-    fault = examine(bad, SMALL)
+    fault = examine(tmp_path, bad, SMALL)
     assert isinstance(fault, Fault) and fault.reason == reason and detail in fault.detail
     with pytest.raises(UserError) as error:
         find_episodes(tmp_path, SMALL)
@@ -267,27 +272,75 @@ def test_whole_episodes_are_not_reported(folder, caplog):
     assert not found.faults and not caplog.text
 
 
-def test_an_image_that_breaks_later_is_an_error_that_names_it(tmp_path):
+def test_every_image_is_examined(tmp_path):
     path = write_episode(tmp_path / "a.hdf5")
     edit(lambda f: f["observations/images/cam_high"].__setitem__(10, np.frombuffer(WHOLE[:99], np.uint8)))(path)
+    with pytest.raises(UserError, match=r"a\.hdf5: undecodable image: /observations/images/cam_high, step 10"):
+        find_episodes(tmp_path, SMALL)
+
+
+def test_an_image_that_broke_since_is_an_error_that_names_it(tmp_path):
+    path = write_episode(tmp_path / "a.hdf5")
+    found = find_episodes(tmp_path, SMALL).episodes
+    edit(lambda f: f["observations/images/cam_high"].__setitem__(10, np.frombuffer(WHOLE[:99], np.uint8)))(path)
     with pytest.raises(UserError, match=r"a\.hdf5: cam_high, step 10"):
-        dataset(tmp_path)[at(10 - 3)]
+        made.cached(found, SMALL)
+
+
+# --- what was found, on disk -----------------------------------------------------------------------------------------
+
+
+def test_listed_episodes_are_those_found(folder, tmp_path):
+    found = find_episodes(folder, SMALL)
+    write_list(found, folder, tmp_path)
+    assert read_list(tmp_path) == found.episodes and not (tmp_path / LEFT_OUT).exists()
+
+
+def test_what_is_left_out_is_listed_with_its_reason(tmp_path):
+    write_episode(tmp_path / "data/good.hdf5")
+    write_episode(tmp_path / "data/short.hdf5", steps=9)
+    write_list(find_episodes(tmp_path / "data", SMALL.model_copy(update={"bad": "skip"})), tmp_path / "data", tmp_path)
+    assert [episode.name for episode in read_list(tmp_path)] == ["good"]
+    (row,) = csv.DictReader((tmp_path / LEFT_OUT).open())
+    assert row["path"].endswith("short.hdf5") and row["reason"] == "too short" and "9 steps" in row["detail"]
+
+
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: write_episode(path, seed=7, steps=21)])
+def test_an_episode_that_changed_since_is_not_used(tmp_path, change):
+    path = write_episode(tmp_path / "data/a.hdf5")
+    write_list(find_episodes(tmp_path / "data", SMALL), tmp_path / "data", tmp_path)
+    change(path)
+    with pytest.raises(UserError, match=rf"1 episodes are gone or have changed: .*a\.hdf5(?s:.*)delete {tmp_path}"):
+        read_list(tmp_path)
+
+
+@given(st.integers(2, 200), st.floats(0.01, 0.99))
+def test_held_out_episodes_are_spread_and_never_trained_on(count, share):
+    episodes = [Episode(str(number), Path(), 1, 0, ()) for number in range(count)]
+    train, test = split(episodes, share)
+    assert {e.name for e in train}.isdisjoint(e.name for e in test) and len(train) + len(test) == count
+    assert len(test) == min(count - 1, max(1, round(share * count))) and train
+    gaps = np.diff([int(episode.name) for episode in test])
+    assert len(test) == 1 or gaps.max() - gaps.min() <= 1
+    assert split(episodes, share) == (train, test)
+
+
+def test_a_single_episode_cannot_be_split():
+    with pytest.raises(UserError, match="at least two"):
+        split([Episode("a", Path(), 1, 0, ())], 0.5)
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 
-def test_statistics_are_those_of_all_steps_in_use(folder, tmp_path):
-    episodes = find_episodes(folder, SMALL).episodes
-    states = np.concatenate([states_of(episode) for episode in episodes])
-    assert len(states) == 17 + 8
-    found = statistics_of(episodes)
-    expected = (states.mean(0), states.std(0), states.min(0), states.max(0))
-    for value, wanted in zip(found, expected, strict=True):
-        np.testing.assert_allclose(value, wanted, atol=1e-12)
-    write_statistics(tmp_path / "s.json", found)
-    for value, wanted in zip(read_statistics(tmp_path / "s.json"), found, strict=True):
-        np.testing.assert_array_equal(value, wanted)
+def test_statistics_are_those_of_all_steps_in_use(folder):
+    samples = dataset(folder)
+    states = [unified.aloha_to_unified(qpos)[0].astype(np.float64) for qpos, _ in samples.joints]
+    assert [len(of_one) for of_one in states] == [17, 8]
+    together = np.concatenate(states)
+    for found in (statistics_of(states), samples.statistics):
+        np.testing.assert_allclose(found.state_mean, together.mean(0), atol=1e-6)
+        np.testing.assert_allclose(found.state_std, together.std(0), atol=1e-6)
 
 
 # --- chance ----------------------------------------------------------------------------------------------------------
@@ -300,7 +353,7 @@ def test_state_noise_has_the_stated_ratio(folder, snr):
     used = clean[at(4)]["mask"][0] == 1
     noise = torch.cat([samples[at(4, epoch)]["state"] - clean[at(4)]["state"] for epoch in range(2000)])
     assert not noise[:, ~used].any()
-    power = (noise[:, used] / torch.from_numpy(samples.state_std)[used]).square().mean()
+    power = (noise[:, used] / torch.from_numpy(samples.statistics.state_std)[used]).square().mean()
     assert -10 * torch.log10(power) == pytest.approx(snr, abs=0.15)  # 28,000 numbers: one standard deviation is 0.04 dB
 
 
@@ -320,40 +373,49 @@ def test_conditions_are_hidden_as_often_as_stated_and_independently():
 def test_hidden_conditions_are_zero_mean_background_or_empty(folder):
     samples = dataset(folder, CALM.model_copy(update={"dropout": 1.0}))
     sample = samples[at(5)]
-    assert sample["frequency"] == 0 and samples.texts[sample["text"]] == "" and not sample["mask"].any()
-    np.testing.assert_array_equal(sample["state"][0], samples.state_mean)
-    assert (sample["images"] == 127).all() and not sample["shown"].any()
+    assert sample["frequency"] == 0 and told(sample) == "" and not sample["mask"].any()
+    np.testing.assert_array_equal(sample["state"][0], samples.statistics.state_mean.astype(np.float32))
+    assert (seen(sample, CALM) == 127).all()
     assert torch.equal(sample["actions"], dataset(folder)[at(5)]["actions"])
 
 
 @pytest.mark.parametrize("what", Hidden._fields)
 def test_each_condition_is_hidden_alone(folder, monkeypatch, what):
     samples = dataset(folder)
-    told = samples[at(5)]
+    everything = samples[at(5)]
     some = np.eye(2, 3, dtype=bool)
     hidden = nothing_hidden(2, 3)._replace(**{what: some if what == "images" else True})
     monkeypatch.setattr("ablation.systems.rdt.data.dataset.draw_hidden", lambda *_: hidden)
     sample = samples[at(5)]
-    differs = {name for name in told if not torch.equal(told[name], sample[name])}
-    assert differs == ({"images", "shown"} if what == "images" else {what})
-    np.testing.assert_array_equal(sample["shown"], ~hidden.images)
+    differs = {name for name in everything if not torch.equal(everything[name], sample[name])}
+    assert differs == {"images": {"img_tokens"}, "text": {"lang_tokens", "lang_mask"}}.get(what, {what})
+    np.testing.assert_array_equal(shown(sample, CALM), ~hidden.images)
 
 
 def test_nothing_is_random_in_evaluation(folder):
     samples, calm = dataset(folder, SMALL, train=False), dataset(folder)
     one, other = samples[at(5)], samples[at(5, epoch=3, seed=9)]
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert all(torch.equal(one[name], calm[at(5)][name]) for name in ("state", "mask", "images", "shown", "frequency"))
-    assert one["frequency"] == 25 and samples.texts[one["text"]] == TEXTS["instruction"]
+    assert all(torch.equal(one[name], calm[at(5)][name]) for name in ("state", "mask", "img_tokens", "frequency"))
+    assert one["frequency"] == 25 and told(one) == TEXTS["instruction"]
 
 
 def test_each_kind_of_instruction_is_drawn_a_third_of_the_time(folder):
     samples = dataset(folder, CALM.model_copy(update={"cameras": ()}))
-    seen = Counter(samples.texts[samples[at(5, epoch)]["text"]] for epoch in range(1500))
+    heard = Counter(told(samples[at(5, epoch)]) for epoch in range(1500))
     short, (simple,), long = TEXTS["instruction"], TEXTS["simplified_instruction"], TEXTS["expanded_instruction"]
-    shares = [seen[short], seen[simple], seen[long[0]] + seen[long[1]]]
+    shares = [heard[short], heard[simple], heard[long[0]] + heard[long[1]]]
     assert sum(shares) == 1500 and np.abs(np.array(shares) / 1500 - 1 / 3).max() < 0.05  # one standard deviation is 0.012
-    assert seen[long[0]] and seen[long[1]]
+    assert heard[long[0]] and heard[long[1]]
+
+
+def test_noise_and_diffusion_steps_belong_to_the_sample(folder):
+    samples = dataset(folder, CALM.model_copy(update={"cameras": ()}))
+    drawn = [samples[at(5, epoch)] for epoch in range(2000)]
+    noise = torch.stack([sample["noise"] for sample in drawn])
+    assert noise.shape[1:] == (HORIZON, 128) and abs(noise.mean()) < 0.005 and abs(noise.std() - 1) < 0.005
+    steps = np.array([sample["diffusion"] for sample in drawn])
+    assert steps.min() < 5 and 995 <= steps.max() < 1000 and abs(steps.mean() - 499.5) < 26  # four standard deviations
 
 
 def test_a_sample_is_a_pure_function_of_seed_epoch_and_index(folder):
@@ -363,7 +425,7 @@ def test_a_sample_is_a_pure_function_of_seed_epoch_and_index(folder):
     for again in (dataset(folder, data)[at(5)], samples[Draw(0, 0, 7, 5)]):  # whatever the batch
         assert all(torch.equal(one[name], again[name]) for name in one)
     for other in (samples[at(5, epoch=1)], samples[at(5, seed=1)]):
-        assert not torch.equal(one["images"], other["images"]) and not torch.equal(one["state"], other["state"])
+        assert not torch.equal(one["noise"], other["noise"]) and not torch.equal(one["state"], other["state"])
         assert torch.equal(one["actions"], other["actions"])
 
 
@@ -372,27 +434,75 @@ def test_what_is_random_does_not_hang_on_what_else_is(folder):
     everything = dataset(folder, CALM.model_copy(update={"noise_snr": 40.0, "augment": Augment(share=1)}))
     for index in range(5):
         assert torch.equal(noise[at(index)]["state"], everything[at(index)]["state"])
-        assert torch.equal(noise[at(index)]["text"], everything[at(index)]["text"])
+        assert torch.equal(noise[at(index)]["lang_tokens"], everything[at(index)]["lang_tokens"])
+        assert torch.equal(noise[at(index)]["noise"], everything[at(index)]["noise"])
 
 
 def test_batches_are_the_same_whatever_the_number_of_workers(folder):
     samples = dataset(folder, SMALL)
     runs = [list(loader(samples, Split(4), seed=3, start=0, stop=3, workers=workers, pin=False)) for workers in (0, 2)]
     for one, other in zip(*runs, strict=True):
-        assert one["images"].shape == (4, HISTORY, 3, 3, 16, 16) and one["actions"].shape == (4, HORIZON, 128)
+        assert one["img_tokens"].shape == (4, HISTORY * 3 * 256, 3) and one["actions"].shape == (4, HORIZON, 128)
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 # --- augmentation ----------------------------------------------------------------------------------------------------
 
 
-def test_augmentation_changes_the_stated_share_of_images_within_range():
+def test_augmentation_changes_an_image_within_range():
     image = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(0))
-    changed = [augmented(np.random.default_rng(seed), Augment(), image) for seed in range(400)]
-    share = np.mean([not torch.equal(image, other) for other in changed])
-    assert share == pytest.approx(0.5, abs=0.1)
+    changed = [augmented(np.random.default_rng(seed), Augment(), image) for seed in range(100)]
+    assert all(not torch.equal(image, other) for other in changed)
     assert all(other.shape == image.shape and other.min() >= 0 and other.max() <= 1 for other in changed)
-    assert all(torch.equal(image, augmented(np.random.default_rng(seed), Augment(share=0), image)) for seed in range(20))
+
+
+def test_the_stated_share_of_images_is_a_changed_version(folder):
+    data = CALM.model_copy(update={"augment": Augment(share=0.3, versions=2)})
+    samples, plain = dataset(folder, data), dataset(folder)
+    found = Counter()
+    for epoch in range(300):
+        images = seen(samples[at(5, epoch)], data)
+        found.update(tuple(image.flatten().tolist()) for image in images.flatten(0, 1))
+    original = {tuple(image.flatten().tolist()) for image in seen(plain[at(5)], CALM).flatten(0, 1)}
+    assert len(original) == 6 and len(found) == 6 * 3
+    changed = sum(count for image, count in found.items() if image not in original) / 1800
+    assert changed == pytest.approx(0.3, abs=0.04)  # four standard deviations
+    assert (dataset(folder, data, train=False)[at(5)]["img_tokens"] == plain[at(5)]["img_tokens"]).all()
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_takes_the_disk_that_was_foretold(folder):
+    data = SMALL.model_copy(update={"augment": Augment(versions=2)})
+    found = find_episodes(folder, data).episodes
+    cache = made.cached(found, data).images._folder
+    files = [cache / image_file(episode) for episode in found]
+    foretold = cache_bytes(17 + 8, data, patches=16 * 16, dim=3)
+    assert foretold == (17 + 8) * 3 * 3 * 256 * 3 * 2
+    assert 0 < sum(file.stat().st_size for file in files) - foretold < 200 * len(files)  # and a header
+
+
+def test_a_cache_that_the_disk_has_no_room_for_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: namedtuple("Usage", "free")(1000))
+    with pytest.raises(UserError, match=r"need 0\.0 GiB, and 0\.0 GiB are free(?s:.*)augment"):
+        made.cached(find_episodes(folder, SMALL).episodes, SMALL)
+
+
+def test_the_cache_crosses_into_another_process_without_what_it_read(folder):
+    tokens = made.cached(find_episodes(folder, SMALL).episodes, SMALL)
+    episode = find_episodes(folder, SMALL).episodes[0]
+    read = tokens.images(episode, 3, 1, 0)
+    sent = pickle.dumps(tokens.images)
+    assert len(sent) < 20_000 and torch.equal(pickle.loads(sent)(episode, 3, 1, 0), read)
+
+
+def test_a_text_that_is_too_long_or_unknown_is_an_error(folder):
+    found = find_episodes(folder, SMALL).episodes
+    with pytest.raises(UserError, match=r"data\.text_length = 20 is too short for an instruction of \d+ tokens: 'Take"):
+        made.cached(found, SMALL, length=20)
+    with pytest.raises(UserError, match="'Sing' was not embedded"):
+        made.cached(found, SMALL).text("Sing")
 
 
 def test_blur_keeps_the_mean_and_a_turned_hue_the_luma():

@@ -51,7 +51,8 @@ def example(batch: int = 2) -> tuple[Observation, torch.Tensor]:
 def step(model: RDTRunner) -> torch.Tensor:
     """A training step with fresh noise, up to the gradients."""
     observation, actions = example()
-    loss = diffusion.training_loss(model, observation, actions, *diffusion.draw(actions))
+    steps = torch.randint(0, diffusion.STEPS, actions.shape[:1])
+    loss = diffusion.training_loss(model, observation, actions, torch.randn_like(actions), steps)
     loss.backward()
     return loss
 

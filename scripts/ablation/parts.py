@@ -19,6 +19,10 @@ class Part:
     name: str
     settings: dict[str, Any]
     needs: tuple["Part", ...] = ()
+    gpus: int = 0
+    """GPUs that making it is fast on; like ``mem_gib``, no part of the content."""
+    mem_gib: int = 4
+    """Host memory that making it takes."""
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ablation.settings import Settings
     from ablation.systems.base import System
 
-SYSTEMS = {"hunyuan3d": "ablation.systems.hunyuan3d", "vggt": "ablation.systems.vggt"}
+SYSTEMS = {name: f"ablation.systems.{name}" for name in ("hunyuan3d", "rdt", "vggt")}
 
 
 def settings_class(system: str) -> type["Settings"]:

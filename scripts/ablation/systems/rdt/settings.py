@@ -1,10 +1,13 @@
-"""The settings of the ``rdt`` system: the network and the data."""
+"""The settings of the ``rdt`` system: the network, its frozen encoders, the data, the evaluation."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from ablation.settings import Fraction, Strict
+from ablation.parts import Part
+from ablation.settings import Fraction, Metric, Settings, Strict
+from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 
 
 class Adaptors(Strict):
@@ -69,18 +72,46 @@ class Architecture(Strict):
         return self
 
 
+class Encoders(Strict):
+    """The frozen networks whose embeddings of instructions and images are cached: folders in the layout of transformers."""
+
+    text: Annotated[str, Field(min_length=1)] = "models/t5-v1_1-xxl"
+    """A T5 encoder: config.json, safetensors, and its tokenizer."""
+    image: Annotated[str, Field(min_length=1)] = "models/siglip-so400m-patch14-384"
+    """A SigLIP image tower, alone or with its text tower: config.json and safetensors."""
+
+
+class Model(Strict):
+    """The network, its pretrained weights, and the encoders before it."""
+
+    weights: Annotated[str, Field(min_length=1)] = "models/rdt-1b/pytorch_model.bin"
+    """The released pytorch_model.bin or model.safetensors, or weights of the same names."""
+    encoders: Encoders = Encoders()
+    """Frozen, and not part of what is trained."""
+    architecture: Architecture = Architecture()
+    """Sizes of the network; left out, those of RDT-1B."""
+
+
 Camera = Literal["cam_high", "cam_right_wrist", "cam_left_wrist"]
 CAMERAS: tuple[Camera, ...] = get_args(Camera)
 """ALOHA's cameras in the order of the network's image tokens: exterior, right wrist, left wrist."""
+
+UNIFIED = 128
+"""Entries of the unified vector of states and actions."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class Augment(Strict):
-    """Random changes of a training image; the strengths are those of the release."""
+    """Random changes of a training image; the strengths are those of the release.
+
+    A third of the changed images differ in colour, a third by noise and blur, a third in both.
+    """
 
     share: Fraction = 0.5
-    """Share of the images that are changed: a third of them in colour, a third by noise and blur, a third by both."""
+    """Share of the images of which a sample sees a changed version."""
+    versions: PositiveInt = 1
+    """Changed versions of every image in the cache of embeddings; each takes as much disk as the image itself."""
     brightness: Fraction = 0.3
     """Factor from 1 - this to 1 + this."""
     contrast: Fraction = 0.4
@@ -95,11 +126,28 @@ class Augment(Strict):
     """Largest standard deviation of the blur, in pixels of the network's image; half of the images stay sharp."""
 
 
+class Simulation(Strict):
+    """Episodes that the workflow records itself: a scripted robot with one arm, in MuJoCo."""
+
+    side: Side = "home"
+    """Where the robot stands and which colours the blocks have: `away` is a shift of domain from `home`."""
+    episodes: PositiveInt = 60
+    """Episodes to record."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the blocks' and the robot's places."""
+
+
 class Data(Strict):
     """Episodes of an ALOHA robot as HDF5 files, and how their steps become samples."""
 
+    source: Literal["aloha", "simulation"] = "aloha"
+    """aloha: episodes under `root`; simulation: recorded by the workflow."""
     root: str = "data/rdt"
-    """Folder of the episodes (*.hdf5, also in folders below)."""
+    """Folder of the episodes (*.hdf5, also in folders below; source aloha)."""
+    simulation: Simulation = Simulation()
+    """What is recorded (source simulation)."""
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the episodes that is kept for evaluation, spread evenly over their names."""
     bad: Literal["skip", "refuse"] = "refuse"
     """What to do about corrupt and short episodes: leave them out and say so, or stop."""
     min_steps: PositiveInt = 128
@@ -112,6 +160,8 @@ class Data(Strict):
     """Cameras of the robot; the network sees `background` for those that it lacks."""
     jpeg: Literal["bgr", "rgb"] = "bgr"
     """Order of the colours in the JPEG files; ALOHA's recorder hands RGB to OpenCV, which takes it for BGR and swaps it."""
+    text_length: PositiveInt = 1024
+    """Tokens to which every instruction is padded; a longer one is an error."""
     image_size: PositiveInt = 384
     """Side of the network's square images, in pixels."""
     background: tuple[Byte, Byte, Byte] = (127, 127, 127)
@@ -124,3 +174,106 @@ class Data(Strict):
     """Probability with which each condition (frequency, state, mask, each image, text) is hidden."""
     augment: Augment = Augment()
     """Random changes of the training images."""
+
+    @model_validator(mode="after")
+    def _of_the_simulated_robot(self) -> "Data":
+        if self.source == "simulation":
+            for key, wanted in SIMULATED.items():
+                if (given := getattr(self, key)) != wanted:
+                    raise ValueError(f"{key} = {given!r}: the simulated robot (source simulation) needs {wanted!r}")
+        return self
+
+    @property
+    def versions(self) -> int:
+        """Of every image in the cache: as it is, and changed."""
+        return 1 + (self.augment.versions if self.augment.share else 0)
+
+
+SIMULATED = {"arms": 1, "cameras": ("cam_high", "cam_right_wrist"), "jpeg": "bgr", "frequency": FREQUENCY}
+
+
+class Evaluation(Strict):
+    """How the trained model is judged: on recorded steps, and in closed loop where there is a simulation."""
+
+    samples: PositiveInt = 256
+    """Held-out steps, evenly spread, whose actions are predicted."""
+    batch: PositiveInt = 16
+    """Steps that are predicted at once."""
+    sampling_steps: PositiveInt = 5
+    """Denoising steps of a prediction."""
+    rollouts: Annotated[int, Field(ge=0)] = 40
+    """Episodes that the model drives the simulated robot in (source simulation)."""
+    execute: PositiveInt = 8
+    """Actions of each prediction that the simulated robot carries out before the next."""
+    pictures: Annotated[int, Field(ge=0)] = 4
+    """Rollouts of which a strip of images is saved."""
+
+
+class SystemSettings(Settings):
+    """RDT-1B, fine-tuned on episodes of a robot."""
+
+    system: Literal["rdt"]
+    """RDT: actions of a robot from an instruction and camera images."""
+    data: Data = Data()
+    """Episodes and samples."""
+    model: Model = Model()
+    """Network, weights, encoders."""
+    evaluation: Evaluation = Evaluation()
+    """How the trained model is judged."""
+
+    @model_validator(mode="after")
+    def _fits_the_data(self) -> "SystemSettings":
+        a = self.model.architecture
+        if a.action_dim != UNIFIED:
+            raise ValueError(f"model.architecture.action_dim = {a.action_dim}: the unified vector has {UNIFIED} entries")
+        if a.images.cameras != len(CAMERAS):
+            raise ValueError(
+                f"model.architecture.images.cameras = {a.images.cameras}: there are {len(CAMERAS)}, also for a robot with fewer"
+            )
+        if self.data.text_length > a.lang_length:
+            raise ValueError(
+                f"data.text_length = {self.data.text_length} is more than model.architecture.lang_length = {a.lang_length}"
+            )
+        if self.evaluation.execute > a.horizon:
+            raise ValueError(f"evaluation.execute = {self.evaluation.execute} is more than the horizon {a.horizon}")
+        return self
+
+    def weight_files(self) -> dict[str, str]:
+        """Pretrained weights that a run reads: what for -> path."""
+        return {"weights": self.model.weights}
+
+    def metrics(self) -> list[Metric]:
+        """Success first where there is a robot to try it on, then the errors of the predicted actions."""
+        errors = [
+            Metric("sample_mse", "sample MSE", "", True, 4),
+            Metric("sample_l2err", "sample L2 error", "", True, 4),
+        ]
+        closed_loop = [
+            Metric("success", "success", "", False, 2),
+            Metric("distance", "distance at the end", "m", True, 3),
+        ]
+        return [*closed_loop, *errors] if self.rolls_out else errors
+
+    @property
+    def rolls_out(self) -> bool:
+        """Whether the evaluation drives a robot."""
+        return self.data.source == "simulation" and self.evaluation.rollouts > 0
+
+    def outside(self) -> list[str]:
+        """Weights, encoders, and the folder of the episodes."""
+        encoders = [self.model.encoders.text, self.model.encoders.image]
+        return [*super().outside(), *encoders, *([self.data.root] if self.data.source == "aloha" else [])]
+
+    def parts(self) -> list[Part]:
+        """The episodes, then the embeddings of their instructions and of their images."""
+        data, encoders = self.data, self.model.encoders
+        memory = {"demo": 4, "full": 32}[self.scale]
+        examined = data.model_dump(mode="json", include={"source", "bad", "min_steps", "still", "arms", "cameras", "jpeg"})
+        simulated = {"simulation": data.simulation.model_dump()}
+        where = simulated if data.source == "simulation" else {"root": str(PurePosixPath(data.root))}
+        episodes = Part("episodes", data.source, {**examined, **where})
+        text = Part("text", data.source, {"encoder": encoders.text}, (episodes,), gpus=1, mem_gib=memory)
+        seen = data.model_dump(mode="json", include={"cameras", "jpeg", "image_size", "background"})
+        changes = {**data.augment.model_dump(), "share": 1} if data.augment.share else {"share": 0}
+        images = {"encoder": encoders.image, "data": {**seen, "augment": changes}}
+        return [episodes, text, Part("image", data.source, images, (episodes,), gpus=1, mem_gib=memory)]

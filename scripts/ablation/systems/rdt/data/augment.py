@@ -14,9 +14,7 @@ TO_YIQ = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.311
 
 
 def augmented(rng: np.random.Generator, augment: Augment, image: Tensor) -> Tensor:
-    """``image`` [3, H, W] in [0, 1], by chance as it is, or changed in colour, by noise and blur, or by both."""
-    if rng.random() >= augment.share:
-        return image
+    """``image`` [3, H, W] in [0, 1] changed in colour, by noise and blur, or by both."""
     what = rng.integers(3)
     if what != 0:
         image = coloured(rng, augment, image)

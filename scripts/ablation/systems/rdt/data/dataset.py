@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ablation.systems.base import Draw
-from ablation.systems.rdt.data.augment import augmented
 from ablation.systems.rdt.data.dropout import Hidden, draw_hidden, nothing_hidden
-from ablation.systems.rdt.data.episode import Episode, Recording, read_image, recording
-from ablation.systems.rdt.data.statistics import Statistics
+from ablation.systems.rdt.data.episode import Episode, recording
+from ablation.systems.rdt.data.statistics import statistics_of
+from ablation.systems.rdt.data.tokens import Tokens
 from ablation.systems.rdt.data.unified import aloha_to_unified
+from ablation.systems.rdt.diffusion import STEPS
 from ablation.systems.rdt.settings import CAMERAS, Data
 
 
@@ -26,29 +26,25 @@ class Chance(IntEnum):
     NOISE = 2
     HIDDEN = 3
     IMAGES = 4
+    DIFFUSION = 5
 
 
 class StepDataset(Dataset[dict[str, Tensor]]):
-    """Samples of the given episodes.
+    """Samples of the given episodes, with the embeddings of their texts and images.
 
     A sample holds ``state`` [1, 128] and its ``mask`` [1, 128]; ``actions`` [horizon, 128], from the same step on, the last
-    of the episode repeated; ``images`` [history, 3, 3, S, S], uint8, older first, cameras in the order of ``CAMERAS``, and
-    ``shown`` [history, 3], false where an image is only background; ``text``, the number of the instruction in ``texts``;
+    of the episode repeated; ``noise`` of their shape and ``diffusion``, the diffusion step; ``lang_tokens`` [L, D], fp16, and
+    ``lang_mask`` [L]; ``img_tokens`` [history * 3 * P, D], fp16, older first, cameras in the order of ``CAMERAS``;
     ``frequency`` in Hz.
     """
 
-    def __init__(
-        self, episodes: Sequence[Episode], statistics: Statistics, data: Data, horizon: int, history: int, train: bool
-    ):
-        self.episodes, self.data = list(episodes), data
+    def __init__(self, episodes: Sequence[Episode], tokens: Tokens, data: Data, horizon: int, history: int, train: bool):
+        self.episodes, self.tokens, self.data = list(episodes), tokens, data
         self.horizon, self.history, self.train = horizon, history, train
-        self.state_mean = statistics.state_mean.astype(np.float32)
-        self.state_std = statistics.state_std.astype(np.float32)
-        self.ends = np.cumsum([episode.steps - episode.first for episode in self.episodes])
-        sentences = (text for episode in self.episodes for kind in episode.instructions for text in kind)
-        self.texts = list(dict.fromkeys(["", *sentences]))
-        """All instructions; the first is empty."""
-        self._numbers = {text: number for number, text in enumerate(self.texts)}
+        self.joints = [_joints(episode) for episode in self.episodes]
+        """Positions and targets of the steps in use of each episode, [N, J] both, as recorded."""
+        self.statistics = statistics_of(aloha_to_unified(qpos)[0] for qpos, _ in self.joints)
+        self.ends = np.cumsum([len(qpos) for qpos, _ in self.joints])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -57,29 +53,31 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         """All samples are alike and may share a batch."""
         return [0] * len(self)
 
-    def place(self, index: int) -> tuple[Episode, int]:
-        """Episode and step of a sample."""
+    def place(self, index: int) -> tuple[int, int]:
+        """The number of a sample's episode, and its step, counted from the first in use."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self.ends, index, side="right"))
-        episode = self.episodes[number]
-        return episode, episode.steps - int(self.ends[number]) + index
+        return number, len(self.joints[number][0]) - int(self.ends[number]) + index
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        """The sample that ``draw`` asks for; all randomness comes from its seed, epoch and index."""
-        episode, step = self.place(draw.index)
+        """The sample of ``draw``; all randomness comes from its seed, epoch and index, in evaluation from its index alone."""
+        draw = draw if self.train else Draw(0, 0, 0, draw.index)
+        number, step = self.place(draw.index)
         hidden = self._hidden(draw)
-        with recording(episode.path) as opened:
-            state, mask = self._state(opened, step, hidden, draw)
-            actions = self._actions(opened, step)
-            images, shown = self._images(opened, episode, step, hidden, draw)
+        state, mask = self._state(number, step, hidden, draw)
+        actions = self._actions(number, step)
+        lang_tokens, lang_mask = self.tokens.text("" if hidden.text else self._text(self.episodes[number], draw))
+        rng = generator(draw, Chance.DIFFUSION)
         return {
             "state": torch.from_numpy(state),
             "mask": torch.from_numpy(mask),
             "actions": torch.from_numpy(actions),
-            "images": images,
-            "shown": shown,
-            "text": torch.tensor(0 if hidden.text else self._numbers[self._text(episode, draw)]),
+            "noise": torch.from_numpy(rng.standard_normal(actions.shape, np.float32)),
+            "diffusion": torch.tensor(rng.integers(STEPS)),
+            "lang_tokens": lang_tokens,
+            "lang_mask": lang_mask,
+            "img_tokens": self._images(self.episodes[number], step, hidden, draw),
             "frequency": torch.tensor(0 if hidden.frequency else self.data.frequency),
         }
 
@@ -88,44 +86,43 @@ class StepDataset(Dataset[dict[str, Tensor]]):
             return nothing_hidden(self.history, len(CAMERAS))
         return draw_hidden(generator(draw, Chance.HIDDEN), self.data.dropout, self.history, len(CAMERAS))
 
-    def _state(
-        self, opened: Recording, step: int, hidden: Hidden, draw: Draw
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        state, mask = aloha_to_unified(opened.qpos(step, step + 1))
+    def _state(self, number: int, step: int, hidden: Hidden, draw: Draw) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        state, mask = aloha_to_unified(self.joints[number][0][step : step + 1])
         if self.train and self.data.noise_snr is not None:
-            state = noisy(generator(draw, Chance.NOISE), state, self.state_std, self.data.noise_snr)
+            std = self.statistics.state_std.astype(np.float32)
+            state = noisy(generator(draw, Chance.NOISE), state, std, self.data.noise_snr)
         if hidden.state:
-            state = self.state_mean[None].copy()
+            state = self.statistics.state_mean.astype(np.float32)[None]
         return state, np.zeros_like(mask)[None] if hidden.mask else mask[None]
 
-    def _actions(self, opened: Recording, step: int) -> NDArray[np.float32]:
-        actions = aloha_to_unified(opened.actions(step, step + self.horizon), "action")[0]
+    def _actions(self, number: int, step: int) -> NDArray[np.float32]:
+        actions = aloha_to_unified(self.joints[number][1][step : step + self.horizon], "action")[0]
         return np.pad(actions, ((0, self.horizon - len(actions)), (0, 0)), mode="edge")
 
     def _text(self, episode: Episode, draw: Draw) -> str:
         """One of the kinds, then one of its sentences; the original instruction in evaluation."""
         if not self.train:
-            return episode.instructions[0][0]
+            return episode.instruction
         rng = generator(draw, Chance.TEXT)
         sentences = episode.instructions[rng.integers(len(episode.instructions))]
         return sentences[rng.integers(len(sentences))]
 
-    def _images(self, opened: Recording, episode: Episode, step: int, hidden: Hidden, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _images(self, episode: Episode, step: int, hidden: Hidden, draw: Draw) -> Tensor:
         """The images at ``step`` and before; steps that are not in use count as not there."""
-        size = self.data.image_size
-        background = torch.tensor(self.data.background, dtype=torch.uint8)[:, None, None]
-        images = background.expand(self.history, len(CAMERAS), 3, size, size).clone()
-        shown = torch.zeros(self.history, len(CAMERAS), dtype=torch.bool)
+        found = []
         for age, at in enumerate(range(step - self.history + 1, step + 1)):
             for number, camera in enumerate(CAMERAS):
-                if camera not in self.data.cameras or at < episode.first or hidden.images[age, number]:
-                    continue
-                image = fitted(read_image(opened, episode.path, camera, at, self.data.jpeg), size)
-                if self.train:
-                    image = augmented(generator(draw, Chance.IMAGES, age, number), self.data.augment, image)
-                paste(images[age, number], image)
-                shown[age, number] = True
-        return images, shown
+                if camera not in self.data.cameras or at < 0 or hidden.images[age, number]:
+                    found.append(self.tokens.images.background)
+                else:
+                    version = self._version(generator(draw, Chance.IMAGES, age, number)) if self.train else 0
+                    found.append(self.tokens.images(episode, at, self.data.cameras.index(camera), version))
+        return torch.cat(found)
+
+    def _version(self, rng: np.random.Generator) -> int:
+        """Which version of an image: as it is, or one of the changed ones."""
+        changed = rng.random() < self.data.augment.share
+        return int(rng.integers(1, self.data.versions)) if changed else 0
 
 
 def generator(draw: Draw, chance: Chance, *which: int) -> np.random.Generator:
@@ -138,18 +135,8 @@ def noisy(rng: np.random.Generator, state: NDArray[np.float32], std: NDArray[np.
     return state + rng.standard_normal(state.shape, np.float32) * std * np.float32(10 ** (-snr / 20))
 
 
-def fitted(image: NDArray[np.uint8], size: int) -> Tensor:
-    """``image`` [H, W, 3] as [3, h, w] in [0, 1], its longer side ``size``."""
-    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-    scale = size / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    if (height, width) != image.shape[:2]:
-        tensor = F.interpolate(tensor, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
-    return tensor[0]
-
-
-def paste(canvas: Tensor, image: Tensor) -> None:
-    """Write ``image`` [3, h, w] in [0, 1] into the middle of ``canvas`` [3, S, S], uint8."""
-    height, width = image.shape[1:]
-    top, left = (canvas.shape[1] - height) // 2, (canvas.shape[2] - width) // 2
-    canvas[:, top : top + height, left : left + width] = (image * 255).round().to(torch.uint8)
+def _joints(episode: Episode) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Positions and targets of the steps in use. They are small; the file is not opened again."""
+    with recording(episode.path) as opened:
+        found = opened.qpos(episode.first, episode.steps), opened.actions(episode.first, episode.steps)
+    return found[0].astype(np.float32), found[1].astype(np.float32)

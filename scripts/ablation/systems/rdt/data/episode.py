@@ -56,12 +56,19 @@ class Fault(NamedTuple):
 class Episode:
     """An episode found whole."""
 
+    name: str
+    """Its path below the folder of all episodes, without the suffix."""
     path: Path
     steps: int
     first: int
     """The first step that is used: the one whose action begins the motion."""
     instructions: tuple[tuple[str, ...], ...]
     """Sentences of each of ``INSTRUCTION_KINDS``."""
+
+    @property
+    def instruction(self) -> str:
+        """The original one."""
+        return self.instructions[0][0]
 
 
 class _Bad(Exception):
@@ -110,12 +117,13 @@ def decoded(stored: NDArray | bytes, jpeg: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., ::-1]) if jpeg == "bgr" else pixels
 
 
-def examine(path: Path, data: Data) -> Episode | Fault:
-    """The episode if it is whole, else what is wrong with it. Of the images, only the first of each camera is decoded."""
+def examine(root: Path, path: Path, data: Data) -> Episode | Fault:
+    """The episode below ``root`` if it is whole, else what is wrong with it. Every image is decoded."""
     try:
         with recording(path) as opened:
             steps, first = _examine_recording(opened, data)
-        return Episode(path, steps, first, _instructions(path.parent / INSTRUCTIONS))
+        name = path.relative_to(root).with_suffix("").as_posix()
+        return Episode(name, path, steps, first, _instructions(path.parent / INSTRUCTIONS))
     except _Bad as bad:
         return Fault(path, bad.reason, bad.detail)
     except UNREADABLE as error:
@@ -153,7 +161,7 @@ def _examine_recording(opened: Recording, data: Data) -> tuple[int, int]:
     if first is None:
         raise _Bad(Reason.STILL, f"no joint moves by more than {data.still:g} in {steps} steps")
     for camera in data.cameras:
-        _check_decodable(opened, camera, data.jpeg)
+        _check_decodable(opened, camera, steps, data.jpeg)
     return steps, first
 
 
@@ -190,11 +198,12 @@ def _check_finite(values: NDArray, name: str) -> None:
         raise _Bad(Reason.NOT_FINITE, f"/{name} at step {int(wrong.argmax())}, {int(wrong.sum())} steps in all")
 
 
-def _check_decodable(opened: Recording, camera: str, jpeg: str) -> None:
-    try:
-        opened.image(camera, 0, jpeg)
-    except UNREADABLE as error:
-        raise _Bad(Reason.IMAGE, f"/{IMAGES}/{camera}, step 0: {error}") from error
+def _check_decodable(opened: Recording, camera: str, steps: int, jpeg: str) -> None:
+    for step in range(steps):
+        try:
+            opened.image(camera, step, jpeg)
+        except UNREADABLE as error:
+            raise _Bad(Reason.IMAGE, f"/{IMAGES}/{camera}, step {step}: {error}") from error
 
 
 def _instructions(path: Path) -> tuple[tuple[str, ...], ...]:

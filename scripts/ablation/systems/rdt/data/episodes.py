@@ -1,16 +1,22 @@
-"""All episodes of a folder; bad ones are refused or left out, never silently."""
+"""All episodes of a folder; bad ones are refused or left out, never silently. Which are trained on, and which are kept."""
 
+import json
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from ablation.errors import UserError
-from ablation.systems.rdt.data.episode import Episode, Fault, examine
+from ablation.files import write_csv, write_json
+from ablation.systems.rdt.data.episode import ACTION, UNREADABLE, Episode, Fault, examine, recording
 from ablation.systems.rdt.settings import Data
 
 log = logging.getLogger(__name__)
+
+LIST, LEFT_OUT = "episodes.json", "left_out.csv"
 
 
 class Found(NamedTuple):
@@ -25,7 +31,7 @@ def find_episodes(root: Path, data: Data) -> Found:
     paths = sorted(root.rglob("*.hdf5"))
     if not paths:
         raise UserError(f"data.root: no *.hdf5 file below {root}; put the episodes there, or name their folder")
-    examined = [examine(path, data) for path in tqdm(paths, desc="examining episodes", disable=None)]
+    examined = [examine(root, path, data) for path in tqdm(paths, desc="examining episodes", disable=None)]
     found = Found([e for e in examined if isinstance(e, Episode)], [e for e in examined if isinstance(e, Fault)])
     listed = "".join(f"\n  {fault}" for fault in found.faults)
     bad = f"{len(found.faults)} of {len(paths)} episodes are bad"
@@ -36,3 +42,62 @@ def find_episodes(root: Path, data: Data) -> Found:
     if found.faults:
         log.warning("%s and left out:%s", bad, listed)
     return found
+
+
+def count_steps(root: Path) -> int:
+    """Steps of all episodes below ``root`` that can be opened: a quick look, which examines nothing."""
+    steps = 0
+    for path in root.rglob("*.hdf5"):
+        with suppress(*UNREADABLE), recording(path) as opened:
+            steps += len(opened.file[ACTION])
+    return steps
+
+
+def write_list(found: Found, root: Path, out: Path) -> None:
+    """``episodes.json``: the whole episodes below ``root``, and how to tell a changed file; ``left_out.csv``: the others."""
+    rows = [
+        {"name": e.name, "steps": e.steps, "first": e.first, "instructions": e.instructions, "file": _stamp(e.path)}
+        for e in found.episodes
+    ]
+    write_json(out / LIST, {"root": None if root == out else str(root), "episodes": rows})
+    if found.faults:
+        write_csv(out / LEFT_OUT, [fault._asdict() for fault in found.faults])
+
+
+def read_list(folder: Path) -> list[Episode]:
+    """The episodes that :func:`write_list` listed in ``folder``. UserError where a file is not what was examined."""
+    written = json.loads((folder / LIST).read_text(encoding="utf-8"))
+    root = folder if written["root"] is None else Path(written["root"])
+    episodes = [_listed(root, row) for row in written["episodes"]]
+    changed = [
+        str(episode.path)
+        for episode, row in zip(episodes, written["episodes"], strict=True)
+        if not episode.path.is_file() or (written["root"] is not None and _stamp(episode.path) != row["file"])
+    ]
+    if changed:
+        listed = ", ".join(changed[:5]) + " ..." * (len(changed) > 5)
+        raise UserError(f"{len(changed)} episodes are gone or have changed: {listed}\n  delete {folder} to prepare them anew")
+    return episodes
+
+
+def split(episodes: Sequence[Episode], test: float) -> tuple[list[Episode], list[Episode]]:
+    """Episodes to train on, and the share ``test`` that is kept, evenly spread; at least one of each, or UserError."""
+    if len(episodes) < 2:
+        raise UserError("data.test: one episode cannot be split into training and evaluation; at least two are needed")
+    count = min(len(episodes) - 1, max(1, round(test * len(episodes))))
+    kept = {int((number + 0.5) * len(episodes) / count) for number in range(count)}
+    return (
+        [episode for number, episode in enumerate(episodes) if number not in kept],
+        [episode for number, episode in enumerate(episodes) if number in kept],
+    )
+
+
+def _listed(root: Path, row: dict) -> Episode:
+    instructions = tuple(tuple(kind) for kind in row["instructions"])
+    return Episode(row["name"], root / f"{row['name']}.hdf5", row["steps"], row["first"], instructions)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of the last change."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]

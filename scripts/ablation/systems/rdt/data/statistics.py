@@ -1,15 +1,12 @@
-"""Mean, spread and range of the states of a data set, as the release keeps them (configs/dataset_stat.json)."""
+"""Mean and spread of the states of a data set."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.systems.rdt.data.episode import Episode, recording
-from ablation.systems.rdt.data.unified import SIZE, aloha_to_unified
+from ablation.systems.rdt.data.unified import SIZE
 
 
 class Statistics(NamedTuple):
@@ -17,37 +14,15 @@ class Statistics(NamedTuple):
 
     state_mean: NDArray[np.float64]
     state_std: NDArray[np.float64]
-    state_min: NDArray[np.float64]
-    state_max: NDArray[np.float64]
 
 
-def statistics_of(episodes: Sequence[Episode]) -> Statistics:
-    """One pass, an episode at a time; the spreads are joined without cancellation (Chan, Golub, LeVeque 1979)."""
+def statistics_of(episodes: Iterable[NDArray[np.floating]]) -> Statistics:
+    """Of the states [N, 128] of each episode; the spreads are joined without cancellation (Chan, Golub, LeVeque 1979)."""
     count, mean, squares = 0, np.zeros(SIZE), np.zeros(SIZE)
-    low, high = np.full(SIZE, np.inf), np.full(SIZE, -np.inf)
-    for episode in episodes:
-        states = states_of(episode)
-        new, of_new = len(states), states.mean(axis=0)
+    for states in episodes:
+        new, of_new = len(states), states.mean(axis=0, dtype=np.float64)
         apart = of_new - mean
         squares += ((states - of_new) ** 2).sum(axis=0) + apart**2 * count * new / (count + new)
         mean += apart * new / (count + new)
         count += new
-        low, high = np.minimum(low, states.min(axis=0)), np.maximum(high, states.max(axis=0))
-    return Statistics(mean, np.sqrt(squares / count), low, high)
-
-
-def states_of(episode: Episode) -> NDArray[np.float64]:
-    """The states of the steps in use [N, 128]."""
-    with recording(episode.path) as opened:
-        return aloha_to_unified(opened.qpos(episode.first, episode.steps))[0].astype(np.float64)
-
-
-def write_statistics(path: Path, statistics: Statistics) -> None:
-    """As JSON."""
-    path.write_text(json.dumps({name: values.tolist() for name, values in statistics._asdict().items()}, indent=1) + "\n")
-
-
-def read_statistics(path: Path) -> Statistics:
-    """What :func:`write_statistics` wrote."""
-    written = json.loads(path.read_text())
-    return Statistics(**{name: np.array(written[name]) for name in Statistics._fields})
+    return Statistics(mean, np.sqrt(squares / count))

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-SIZE = 128
+from ablation.systems.rdt.settings import UNIFIED
+
+SIZE = UNIFIED
 SLOTS = {
     "right_arm_joints": range(10),
     "right_gripper": range(10, 15),

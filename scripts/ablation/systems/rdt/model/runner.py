@@ -27,7 +27,7 @@ class Observation(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """An observation in the width of the network: the same for all diffusion steps."""
+    """An observation in the width of the network."""
 
     lang: Tensor
     """[B, L, C]."""
@@ -57,7 +57,9 @@ class RDTRunner(nn.Module):
 
     def forward(self, noisy: Tensor, steps: Tensor, observation: Observation) -> Tensor:
         """``noisy`` actions [B, H, A] at the diffusion ``steps`` [B] -> clean actions [B, H, A], in the compute type."""
-        return self.denoise(noisy, steps, self.adapt(observation))
+        c = self.adapt(observation)
+        x = torch.cat([c.state, self.embed(noisy, c.action_mask)], dim=1)
+        return self.model(x, steps, c.frequencies, c.lang, c.lang_mask, c.img)
 
     def adapt(self, observation: Observation) -> Conditions:
         """Bring everything but the actions to the width of the network."""
@@ -75,12 +77,6 @@ class RDTRunner(nn.Module):
         """States or actions [B, N, A] and their ``mask`` [B, 1, A] -> tokens [B, N, C]."""
         both = torch.cat([vectors, mask.to(vectors.dtype).expand_as(vectors)], dim=-1)
         return self.state_adaptor(both.to(self.state_adaptor[0].weight.dtype))
-
-    def denoise(self, noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
-        """As :meth:`forward`, with what the diffusion steps have in common computed before."""
-        c = conditions
-        x = torch.cat([c.state, self.embed(noisy, c.action_mask)], dim=1)
-        return self.model(x, steps, c.frequencies, c.lang, c.lang_mask, c.img)
 
 
 def adaptor(layers: int, inside: int, outside: int) -> nn.Sequential:
