@@ -19,7 +19,7 @@ rule compare_config:
     params:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         recommended=lambda w: recommended_text(w.study),
-        card=lambda w: card_file(w.study),
+        cards=lambda w: card_files(),
     message:
         "compare {wildcards.study} with what is recommended"
     shell:
