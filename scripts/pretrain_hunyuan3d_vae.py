@@ -23,7 +23,8 @@ from ablation.systems.hunyuan3d.settings import Autoencoder
 from ablation.systems.hunyuan3d.vae.vae import ShapeVAE
 
 MESHES = Path(__file__).parent.parent / "resources/meshes"
-DEMO = Autoencoder(points=1024, frequencies=7, latents=64, channels=16, dim=128, heads=4, encoder_depth=2, decoder_depth=4)
+POINTS = 1024  # that a shape is encoded from
+DEMO = Autoencoder(frequencies=7, latents=64, channels=16, dim=128, heads=4, encoder_depth=2, decoder_depth=4)
 KNOWN, HELD_OUT = 32_768, 2048  # rows of a shape and kind; of the distances, the last are kept for validation
 SHARP = 256  # points of a shape that lie on sharp edges, in half of the batches; in the others, none
 PLACES = {"vol": 320, "random_near": 448, "sharp_near": 256}  # of a shape in a batch
@@ -51,7 +52,7 @@ def draw(shapes: dict[str, Tensor], which: np.ndarray, rng: np.random.Generator,
     """Of the shapes ``which`` [B]: surface [B, points, 7], places [B, Q, 3] and their distances [B, Q], moved at random."""
     sharp = SHARP * int(rng.integers(2))
     surface = torch.cat([
-        F.pad(pick(shapes["even"], which, DEMO.points - sharp, (0, KNOWN), rng), (0, 1)),
+        F.pad(pick(shapes["even"], which, POINTS - sharp, (0, KNOWN), rng), (0, 1)),
         F.pad(pick(shapes["sharp"], which, sharp, (0, KNOWN), rng), (0, 1), value=1.0),
     ], dim=1)  # fmt: skip
     rows = (KNOWN - HELD_OUT, KNOWN) if held_out else (0, KNOWN - HELD_OUT)
