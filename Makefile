@@ -6,7 +6,8 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-vae pretrain-hunyuan3d clean
+.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-vae \
+	pretrain-hunyuan3d clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -23,8 +24,17 @@ demo: install  ## the demo study: real photographs to report, about 4 minutes on
 	@$(SNAKEMAKE) --profile local --config studies=$(STUDY) scale=demo
 	@echo "report: results/demo/$(STUDY)/report.html"
 
-test: install  ## unit and workflow tests
-	$(BIN)/python -m pytest
+comma := ,
+empty :=
+space := $(empty) $(empty)
+STUDIES := $(subst $(space),$(comma),$(basename $(notdir $(wildcard config/studies/*.yaml))))
+
+demo-all: install  ## the demo of every study
+	@$(SNAKEMAKE) --profile local --config 'studies=[$(STUDIES)]' scale=demo
+	@for study in $(basename $(notdir $(wildcard config/studies/*.yaml))); do echo "report: results/demo/$$study/report.html"; done
+
+test: install  ## unit and workflow tests, a process a core
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 test-slurm: install  ## the demo on a real SLURM that the tests boot on this machine (Debian, root)
 	$(BIN)/python -m pytest -m slurm

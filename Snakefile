@@ -10,9 +10,11 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/plan.smk"
+include: "rules/recommended.smk"
 include: "rules/probe.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/claims.smk"
 include: "rules/report.smk"
 
 
@@ -24,7 +26,9 @@ rule all:
 
 rule plan:
     input:
+        [recommended_file(study) for study in STUDIES],
         [f"{folder(study)}/plan.csv" for study in STUDIES],
+        [claims_file(study, "plan_claims.csv") for study in STUDIES],
 
 
 rule probe:

@@ -9,7 +9,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from ablation.cli import own_python_first
 from ablation.canonical import canonical
+from ablation.claims.of_study import claims_of
 from ablation.errors import UserError
+from ablation.recommended import recommended_for
 from ablation.resolved import fingerprint_of, save_study
 from ablation.study import find_studies, load_study
 from ablation.yamlfile import as_flag
@@ -25,8 +27,16 @@ try:
             CONFIG.pop("studies", None), ROOT / "config/studies"
         ).items()
     }
+    RECOMMENDED = {
+        name: recommended_for(study, ROOT / "config/recommended")
+        for name, study in STUDIES.items()
+    }
     RUNS = {
         name: {run.id: run for run in expand(study, name)}
+        for name, study in STUDIES.items()
+    }
+    CLAIMS = {
+        name: claims_of(study, ROOT / "config/claims", ROOT / "config/hardware")
         for name, study in STUDIES.items()
     }
 except UserError as error:
@@ -100,10 +110,31 @@ def outside_files(study):
     return sorted(path for path in paths if Path(path).exists())
 
 
-def card_file(study):
-    """What the study's card is said to be; a name that there is not is the plan's to tell."""
-    path = Path(f"config/hardware/{STUDIES[study].hardware}.yaml")
-    return path.read_text() if path.is_file() else ""
+def card_files():
+    """What all cards are said to be; a name that there is not is the plan's to tell."""
+    return [path.read_text() for path in sorted(Path("config/hardware").glob("*.yaml"))]
+
+
+def claims_text(study):
+    """The study's claims as they are checked."""
+    return canonical(
+        {name: claim.model_dump(mode="json") for name, claim in CLAIMS[study].items()}
+    )
+
+
+def claims_file(study, name):
+    """The study's verdicts on published claims, where it names any."""
+    return [f"{folder(study)}/{name}"] if CLAIMS[study] else []
+
+
+def recommended_text(study):
+    """What the study is compared with."""
+    return RECOMMENDED[study] and canonical(RECOMMENDED[study].model_dump(mode="json"))
+
+
+def recommended_file(study):
+    """The comparison with what the study names, where it names anything."""
+    return f"{folder(study)}/recommended.csv" if RECOMMENDED[study] else []
 
 
 def planned(wildcards, verdicts):

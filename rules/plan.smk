@@ -3,7 +3,8 @@
 
 checkpoint plan_study:
     output:
-        "results/{scale}/{study}/plan.csv",
+        plan="results/{scale}/{study}/plan.csv",
+        on_cards="results/{scale}/{study}/cards.csv",
     log:
         "results/{scale}/{study}/logs/plan.log",
     conda:
@@ -12,9 +13,10 @@ checkpoint plan_study:
     params:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         found=lambda w: outside_files(w.study),
-        card=lambda w: card_file(w.study),
+        cards=lambda w: card_files(),
     message:
         "plan {wildcards.study}"
     shell:
         "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --cards config/hardware --traces results/traces --workers {threads} --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        " --cards config/hardware --traces results/traces --workers {threads} --output {output.plan:q} --on-cards {output.on_cards:q}"
+        " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

@@ -36,7 +36,9 @@ rule collect_runs:
 
 rule write_report:
     input:
+        recommended=lambda w: recommended_file(w.study),
         runs="results/{scale}/{study}/runs.parquet",
+        claims=lambda w: claims_file(w.study, "claims.csv"),
     output:
         "results/{scale}/{study}/report.html",
     log:

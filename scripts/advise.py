@@ -17,13 +17,12 @@ from typing import get_args
 from tqdm import tqdm
 
 from ablation.advise import Advice, Miss, Option, advise, candidates, closest
-from ablation.cli import call
-from ablation.errors import UserError
+from ablation.cli import aligned, call
 from ablation.hardware import Card, load_card
 from ablation.preflight import unsupported
 from ablation.settings import Scale
 from ablation.speeds import Measured, Speed, speeds
-from ablation.study import AXES, find_studies, load_study
+from ablation.study import AXES, load_study, study_file
 from ablation.sweep import Run, expand
 from ablation.vram.flops import Flops
 from ablation.vram.predict import MARGIN, Predictor
@@ -32,16 +31,6 @@ ROOT = Path(__file__).parent.parent
 NOTHING_FITS = 1
 SHOWN = 20  # options whose speeds compare; more than a screen nobody reads
 HEAD = ("strategy", "rank", "precision", "batch", "accum", "GiB", "head-room", "speed", "")
-
-
-def study_file(text: str) -> Path:
-    """The file of a study that is named, or given by its path. Raises :class:`UserError` for one that there is not."""
-    if text.endswith((".yaml", ".yml")):
-        path = Path(text)
-        if not path.is_file():
-            raise UserError(f"{path}: there is no such study file")
-        return path
-    return find_studies(text, ROOT / "config/studies")[text]
 
 
 def rated(runs: list[Run], measured: Measured) -> list[Speed]:
@@ -70,7 +59,7 @@ def report(card: Card, advice: Advice) -> str:
     """The advice as text: what fits, best first, then where each strategy, rank and precision ends."""
     groups = list(dict.fromkeys(speed.group for _, speed in advice.options))
     best = {group: [pair for pair in advice.options if pair[1].group == group][:SHOWN] for group in groups}
-    head, *lines = _aligned([HEAD, *(_cells(*pair, card.usable_gib) for pairs in best.values() for pair in pairs)])
+    head, *lines = aligned([HEAD, *(_cells(*pair, card.usable_gib) for pairs in best.values() for pair in pairs)])
     out, rest = [head], iter(lines)
     for number, pairs in enumerate(best.values()):
         out += ["", *islice(rest, len(pairs))] if number else islice(rest, len(pairs))
@@ -101,26 +90,13 @@ def _rest(misses: Sequence[Miss]) -> list[str]:
     if not misses:
         return []
     rows = [(*_words(miss.smallest.run), _where(miss)) for miss in misses]
-    return ["", "does not fit", *_aligned(rows, left=3)]
+    return ["", "does not fit", *aligned(rows, left=(0, 3))]
 
 
 def _where(miss: Miss) -> str:
     batch, size = miss.smallest.run.axes["batch"], miss.smallest.prediction.total
     end = " and above" if miss.open_end else f" to {miss.last}"
     return f"batch {batch}{'' if batch == miss.last else end}: OOM, {size:.2f} GiB"
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
-    """Columns of equal width; the first one, and that numbered ``left``, begin where the column begins."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if number in (0, left) else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def nothing_fits(card: Card, option: Option) -> str:
@@ -151,7 +127,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=positive, default=1, help="GPUs, data parallel (1)")
     parser.add_argument("--scale", choices=get_args(Scale), default="full", help="full, the released size, or demo")
     args = parser.parse_args()
-    path, card = study_file(args.study), load_card(args.gpu, ROOT / "config/hardware")
+    path, card = study_file(args.study, ROOT / "config/studies"), load_card(args.gpu, ROOT / "config/hardware")
     runs = expand(load_study(path, {"scale": args.scale, "hardware": args.gpu}), path.stem)
     groups = candidates(runs, card, args.effective_batch, args.gpus)
     measured = Measured(ROOT / f"results/{args.scale}/{path.stem}/probe.csv", card, runs)

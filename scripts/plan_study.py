@@ -1,4 +1,4 @@
-"""Write the plan of a study: a row for each run with what it would train, and whether it can run."""
+"""Write the plan of a study: for each run what it would train and whether it can run; for each cell, on which cards."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 from ablation.cli import call
 from ablation.files import write_csv
-from ablation.hardware import load_card
+from ablation.hardware import load_card, load_cards
 from ablation.preflight import plan
 from ablation.resolved import load_study
 
@@ -27,10 +27,10 @@ HEAD = (
     ),
     *("of GiB", " memory"),
 )
-SHOWN = 40  # cells; the file has them all
+SHOWN, SHOWN_ON_CARDS = 40, 20  # cells; the files have them all
 
 
-def summary(name: str, rows: list[dict[str, Any]], missing: list[str]) -> str:
+def summary(name: str, rows: list[dict[str, Any]]) -> str:
     """What a person wants to know of a plan."""
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(row["verdict"] for row in rows).items())
     lines = [f"{name}: {len(rows)} runs ({verdicts})"]
@@ -40,15 +40,31 @@ def summary(name: str, rows: list[dict[str, Any]], missing: list[str]) -> str:
     lines += [f"  {_line(row)}" for row in cells[:SHOWN] if "predicted_gib" in row]
     if len(cells) > SHOWN:
         lines.append(f"  ... and {len(cells) - SHOWN} more cells in plan.csv")
-    return "\n".join([*lines, *(f"missing: {line}" for line in missing)])
+    return "\n".join(lines)
 
 
 def _line(row: dict[str, Any]) -> str:
     share = row["trainable_params"] / row["total_params"]
     axes = f"{row['strategy']:<10} {row['rank'] or '-':>4} {row['batch']:>5} {row['accumulation']:>5} {row['gpus']:>4}"
     sizes = f"{row['trainable_params']:>12,} {share:>6.2%} {row['predicted_gib']:>9.2f} {row['budget_gib']:>6.2f}"
-    published = f"  (published: {row['published_gb']:g} GB)" if row["published_gb"] else ""
-    return f"{axes} {row['precision']:<9} {sizes}  {row['memory_verdict']}{published}"
+    return f"{axes} {row['precision']:<9} {sizes}  {row['memory_verdict']}"
+
+
+def on_cards(rows: list[dict[str, Any]]) -> str:
+    """A line for each cell: what memory allows on every card."""
+    cards = list(dict.fromkeys(row["card"] for row in rows))
+    if {row["verdict"] for row in rows} <= {"fits"}:
+        return f"every cell fits {', '.join(cards)}" if rows else ""
+    verdicts = {(row["cell"], row["card"]): row["verdict"] for row in rows}
+    cells = {row["cell"]: row["cell"].rsplit("-", 1)[0] for row in rows}  # without the hash
+    width = max(map(len, cells.values()))
+    lines = [f"  {'':<{width}}  {'  '.join(cards)}"]
+    for cell, name in list(cells.items())[:SHOWN_ON_CARDS]:
+        marks = "  ".join(f"{verdicts[cell, card]:<{len(card)}}" for card in cards)
+        lines.append(f"  {name:<{width}}  {marks}".rstrip())
+    if len(cells) > SHOWN_ON_CARDS:
+        lines.append(f"  ... and {len(cells) - SHOWN_ON_CARDS} more cells in cards.csv")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -59,11 +75,15 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, help="a folder that keeps traced steps for the next plan")
     parser.add_argument("--workers", type=int, default=1, help="processes that trace steps")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--on-cards", type=Path, required=True, help="where to write what memory allows on each card")
     args = parser.parse_args()
     name, study = load_study(args.study)
-    rows, missing = plan(study, name, load_card(study.hardware, args.cards), args.traces, args.workers)
-    write_csv(args.output, rows)
-    sys.stdout.write(summary(name, rows, missing) + "\n")
+    card, cards = load_card(study.hardware, args.cards), load_cards(args.cards)
+    found = plan(study, name, card, args.traces, args.workers, cards)
+    write_csv(args.output, found.runs)
+    write_csv(args.on_cards, found.cards)
+    texts = (summary(name, found.runs), on_cards(found.cards), *(f"missing: {line}" for line in found.missing))
+    sys.stdout.write("\n".join(text for text in texts if text) + "\n")
 
 
 if __name__ == "__main__":

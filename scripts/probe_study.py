@@ -8,11 +8,11 @@ from ablation.cli import call
 from ablation.errors import UserError
 from ablation.files import write_csv
 from ablation.hardware import load_card
-from ablation.probe.cell import Cell, one_per_cell, unprobeable
+from ablation.probe.cell import Cell, unprobeable
 from ablation.probe.command import add_probe_arguments, prober_of
 from ablation.probe.table import read_plan, row_of, text_table
 from ablation.resolved import load_study
-from ablation.sweep import expand
+from ablation.sweep import expand, one_per_cell
 
 COLUMNS = {
     "outcome": "outcome",

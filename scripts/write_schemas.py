@@ -9,8 +9,10 @@ from ablation.files import write_text
 
 ROOT = Path(__file__).parent.parent
 FILES = {
+    "config/schemas/recommended.json": lambda: schema.as_json(schema.recommended_schema()),
     "config/schemas/study.json": lambda: schema.as_json(schema.study_schema()),
     "config/schemas/card.json": lambda: schema.as_json(schema.card_schema()),
+    "config/schemas/claims.json": lambda: schema.as_json(schema.claims_schema()),
     "docs/settings.md": schema.reference_page,
 }
 

@@ -11,7 +11,7 @@ from ablation.advise import Miss, Option, candidates, fitting
 from ablation.errors import UserError
 from ablation.hardware import load_card
 from ablation.speeds import Measured, speeds
-from ablation.study import load_study
+from ablation.study import load_study, study_file
 from ablation.sweep import expand
 from ablation.vram.flops import Flops, flops_per_sample
 from ablation.vram.predict import Prediction
@@ -162,11 +162,11 @@ def test_the_program_says_what_comes_closest(advised):
     assert "nothing fits. Closest: strategy A, rank 4, fp32, batch 1 x 2:" in text and "GiB too much" in text
 
 
-def test_unknown_names_are_explained(advised):
+def test_unknown_names_are_explained():
     with pytest.raises(UserError, match="there is no study 'vgt-eth3d'"):
-        program.study_file("vgt-eth3d")
+        study_file("vgt-eth3d", ROOT / "config/studies")
     with pytest.raises(UserError, match="no such study file"):
-        program.study_file("elsewhere.yaml")
+        study_file("elsewhere.yaml", ROOT / "config/studies")
 
 
 def test_an_option_has_head_room():

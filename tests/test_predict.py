@@ -207,10 +207,33 @@ def test_a_card_smaller_than_the_weights():
 
 
 def test_the_plan_holds_the_prediction_and_its_parts():
-    published = [{"where": {"strategy": "A", "rank": 4}, "gb": 12, "source": "a paper"}]
-    for row in planned(23.1, published_memory=published):
-        assert row["published_gb"] == 12
+    for row in planned(23.1):
         parts = [name for name in row if name.endswith("_gib") and not name.startswith(("predicted", "budget"))]
         assert sum(row[part] for part in parts) == pytest.approx(row["predicted_gib"], abs=0.001)
         assert row["budget_gib"] == pytest.approx(23.6) and row["memory_verdict"] == row["verdict"] == "fits"
         assert row["peak_phase"] in ("forward", "backward", "optimizer")
+
+
+def test_the_plan_says_which_cards_would_do():
+    """A row a cell and card, whatever the seeds. On the study's own card it is the plan's verdict."""
+    study = load_study(STUDY, {"sweep": {"strategy": "A", "rank": 4, "batch": [1, 2], "seed": [0, 1]}})
+    need = planned(23.1)[0]["predicted_reserved_gib"]
+    cards = {"own": card(need), "none": card(need / 2), "large": card(need * 2)}
+    found = plan(study, "demo", cards["own"], cards=cards)
+    assert [(row["batch"], row["card"]) for row in found.cards] == [(batch, name) for batch in (1, 2) for name in cards]
+    assert [row["verdict"] for row in found.cards[3:]] == ["tight", "oom", "fits"]
+    verdicts = {row["cell"]: row["verdict"] for row in found.cards if row["card"] == "own"}
+    assert [verdicts[run.cell_id] for run in expand(study, "demo")] == [row["memory_verdict"] for row in found.runs]
+    assert {"seed"}.isdisjoint(found.cards[0]) and found.cards[0]["budget_gib"] == cards["own"].usable_gib
+
+
+def test_the_matrix_of_cells_and_cards():
+    from plan_study import on_cards
+
+    rows = [{"cell": f"{cell}-0123abcd", "card": name, "verdict": verdict} for cell, name, verdict in (
+        ("A-b1x8", "rtx4090", "fits"), ("A-b1x8", "h100", "fits"), ("A-b32x1", "rtx4090", "oom"), ("A-b32x1", "h100", "tight"),
+    )]  # fmt: skip
+    assert on_cards(rows).splitlines() == ["           rtx4090  h100", "  A-b1x8   fits     fits", "  A-b32x1  oom      tight"]
+    assert on_cards(rows[:2]) == "every cell fits rtx4090, h100" and on_cards([]) == ""
+    many = [{**row, "cell": f"A-{number}-0"} for number in range(30) for row in rows[2:]]
+    assert len(on_cards(many).splitlines()) == 22 and "10 more cells in cards.csv" in on_cards(many)

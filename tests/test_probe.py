@@ -23,14 +23,14 @@ from ablation.errors import UserError
 from ablation.hardware import load_card
 from ablation.probe import slurm
 from ablation.probe.batches import largest_batches
-from ablation.probe.cell import Cell, at_batch, one_per_cell
+from ablation.probe.cell import Cell, at_batch
 from ablation.probe.jobs import Job, run_locally
 from ablation.probe.measure import measure
 from ablation.probe.prober import Prober
 from ablation.probe.search import search
 from ablation.probe.table import row_of, text_table
 from ablation.study import load_study
-from ablation.sweep import Run, expand
+from ablation.sweep import Run, expand, one_per_cell
 from ablation.systems import load_system
 from ablation.systems.base import Draw
 from ablation.systems.vggt.data.scene import prepare_scene

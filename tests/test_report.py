@@ -6,15 +6,21 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import STUDY
+from conftest import ROOT, STUDY
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from ablation.claims.model import Claim
+from ablation.claims.table import claim_table
+from ablation.claims.verdicts import Judge
 from ablation.collect import collect
+from ablation.files import write_csv
+from ablation.hardware import load_cards
 from ablation.report import figures
 from ablation.report.page import report_page
 from ablation.report.results import Results
+from ablation.report.splits import largest_difference, splits_table
 from ablation.report.statistics import estimate
 from ablation.report.tables import cost_table, difference, main_table, out_of_memory, run_table
 from ablation.report.words import summary
@@ -23,6 +29,10 @@ from ablation.study import load_study
 from ablation.sweep import expand
 
 BEFORE = 1.2
+CLAIMS = {
+    "weight": Claim(says="it weighs <b>3</b> kg", source="a & b", unchecked="nobody weighs it"),
+    "images": Claim(says="it has 9 images", source="a & b", quantity="images", value=9),
+}
 MEMORY = {"kind": "cuda", "card": "rtx4090", "budget_gib": 23.14, "emulated": True}
 OOM = {
     "phase": "backward", "step": 2, "requested_gib": 1.5, "allocated_gib": 21.9, "reserved_gib": 22.1,
@@ -76,7 +86,10 @@ def write_study(folder, study, outcomes=None, mae=None):
         (target / "manifest.json").write_text(json.dumps(manifest))
     plan = folder / "plan.csv"
     pd.DataFrame(rows).to_csv(plan, index=False)
-    return runs, Results(study, collect(plan, folder / "runs", ("fits", "tight")))
+    table = collect(plan, folder / "runs", ("fits", "tight"))
+    judge = Judge(study, runs, {row["run"]: row for row in table.to_dict("records")}, {}, load_cards(ROOT / "config/hardware"))
+    write_csv(folder / "claims.csv", claim_table(CLAIMS, judge))
+    return runs, Results(study, table)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8))
@@ -295,6 +308,22 @@ def test_the_page_is_self_contained_and_escapes_everything(tmp_path, demo_study)
     assert page.count("<figure>") == 3 and "NaN" not in page and "nan" not in re.findall(r"<td[^>]*>([^<]*)", page)
 
 
+def test_published_claims_stand_in_the_report(tmp_path, scene_root):
+    """The refuted one first and marked, with what is ours; a study that names no claims has no such section."""
+    data = {"source": "eth3d", "root": str(scene_root), "scenes": ["hall", "yard"], "split": {"test": ["yard"]}}
+    _, results = write_study(tmp_path, load_study(STUDY, {"data": data}))
+    page = report_page(results, "s", tmp_path)
+    section = page[page.index("<h2>Published claims") :]
+    refuted, other = section.index("✗ refuted"), section.index("– not comparable")
+    assert refuted < other and section.rindex('class="bad"', 0, refuted) > 0
+    assert all(
+        words in section
+        for words in ("it has 9 images", "nobody weighs it", "it weighs &lt;b&gt;3&lt;/b&gt; kg", "by: a &amp; b")
+    )
+    _, results = write_study(tmp_path / "without", load_study(STUDY, {"claims": "null"}))
+    assert "Published claims" not in report_page(results, "s", tmp_path / "without")
+
+
 def test_higher_can_be_better(tmp_path, demo_study):
     class Upwards(Results):
         def __init__(self, *args):
@@ -305,3 +334,36 @@ def test_higher_can_be_better(tmp_path, demo_study):
     _, results = write_study(tmp_path, demo_study, mae={run.id: float(run.rank) for run in expand(demo_study, "s")})
     upwards = Upwards(demo_study, results.runs)
     assert upwards.best().label == "A, rank 16" and "improved in 6 of 6" in " ".join(summary(upwards))
+
+
+# --- ways to one effective batch ---------------------------------------------------------------------------------------
+
+
+def test_splits_of_one_effective_batch_stand_together(tmp_path):
+    sweep = {"strategy": ["A", "B"], "rank": 4, "batch": [4, 2, 8], "accumulation": [1, 2], "seed": [0, 1]}
+    study = load_study(
+        STUDY, {"sweep": sweep, "keep": "batch * accumulation in [4, 8]", "exclude": [{"batch": 8, "strategy": "B"}]}
+    )
+    runs, results = write_study(tmp_path, study)
+    histories = {run.id: pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "grad_norm": [4.0, 1.0]}) for run in runs}
+    apart = next(run.id for run in runs if run.axes["batch"] == 4 and run.axes["accumulation"] == 2 and run.axes["seed"])
+    histories[apart].loc[1, "loss"] = 1.25
+    table = splits_table(results, histories)
+    shown = [(row["cells"][0], row["cells"][1], row["cells"][2], *row["cells"][4:6]) for row in table["rows"]]
+    assert table["head"][:3] == ["batch × accum. × GPUs", "effective batch", "strategy"]
+    assert set(shown) == {
+        ("4 × 1 × 1", "4", "A", "", ""), ("2 × 2 × 1", "4", "A", "0e+00", "0e+00"),
+        ("4 × 1 × 1", "4", "B", "", ""), ("2 × 2 × 1", "4", "B", "0e+00", "0e+00"),
+        ("4 × 2 × 1", "8", "A", "", ""), ("8 × 1 × 1", "8", "A", "2e-01", "0e+00"),
+    }  # fmt: skip
+
+
+def test_a_study_of_one_split_has_no_such_table(tmp_path, demo_study):
+    _, results = write_study(tmp_path, demo_study)
+    assert splits_table(results, {}) is None
+
+
+def test_the_largest_difference_is_relative_and_over_common_steps():
+    one = pd.DataFrame({"step": [1, 2, 3], "loss": [2.0, 1.0, 9.0]})
+    assert largest_difference(one, pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.25]}), "loss") == pytest.approx(0.2)
+    assert largest_difference(one, pd.DataFrame({"step": [7], "loss": [1.0]}), "loss") is None

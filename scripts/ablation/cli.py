@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,19 @@ def named_path(text: str) -> tuple[str, Path]:
     if not equals:
         raise ArgumentTypeError(f"{text!r} is not name=path")
     return name, Path(path)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> list[str]:
+    """Rows as lines with columns of equal width, indented; those numbered in ``left`` begin where the column begins."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if number in left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def own_python_first() -> None:

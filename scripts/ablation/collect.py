@@ -30,6 +30,7 @@ def _result(path: Path) -> dict[str, Any]:
         return {"outcome": "not run"}
     content = json.loads(path.read_text())
     row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss")}
+    row["gpu"] = _gpu(path.with_name("manifest.json"))
     row["diagnosis"] = "; ".join(d["name"] for d in content.get("diagnoses", []))
     row.update(_flat("oom", content.get("oom", {})))
     row.update(_flat("parameters", content.get("parameters", {})))
@@ -38,6 +39,11 @@ def _result(path: Path) -> dict[str, Any]:
     row.update(_flat("metric", content.get("metrics", {})))
     row.update(_flat("before", content.get("metrics_before", {})))
     return row
+
+
+def _gpu(manifest: Path) -> str | None:
+    """The name of the GPU that a run was trained on."""
+    return json.loads(manifest.read_text())["device"].get("name") if manifest.is_file() else None
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:

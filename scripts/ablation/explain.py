@@ -3,11 +3,12 @@
 import difflib
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from ablation.yamlfile import Location, dump_yaml, line_of
 
@@ -82,6 +83,12 @@ def _finding(finding: Any, model: type[BaseModel], value: Any, where: Where) -> 
     return f"{head}{shown}: {text}{_nearest_value(finding, value, location)}"
 
 
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """``; did you mean NAME?`` for the known name that is near; nothing where none is."""
+    near = difflib.get_close_matches(str(name), [str(other) for other in known], n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _leading_key(message: str) -> Location:
     """``data.split.test: ...`` as a location; empty when the message names no key."""
     key = re.match(r"[A-Za-z_][\w.]*(?=[:\[])", message)
@@ -118,8 +125,7 @@ def _nearest_value(finding: Any, value: Any, location: Location) -> str:
     if finding["type"] != "literal_error" or not isinstance(given, str):
         return ""
     allowed = [word.strip("' ") for word in finding["ctx"]["expected"].replace(" or ", ", ").split(",")]
-    near = difflib.get_close_matches(given, allowed, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(given, allowed)
 
 
 def _nearest(model: type[BaseModel], location: Location, value: Any) -> str:
@@ -142,6 +148,15 @@ def fields_at(model: Any, location: Location) -> list[str]:
         kind = _inside(kind, step)
     kinds = [k for k in _members(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
     return [name for k in kinds for name in k.model_fields]
+
+
+def field_at(model: Any, location: Location) -> FieldInfo | None:
+    """The setting of ``model`` at ``location``; None where it knows none."""
+    kind = model
+    for step in location[:-1]:
+        kind = _inside(kind, step)
+    kinds = [k for k in _members(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
+    return next((k.model_fields[str(location[-1])] for k in kinds if location[-1] in k.model_fields), None)
 
 
 def _inside(kind: Any, step: str | int) -> Any:

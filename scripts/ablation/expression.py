@@ -1,4 +1,4 @@
-"""Constraint expressions over the axes of a sweep, such as ``batch * accumulation * gpus == 8``.
+"""Expressions over named values: constraints such as ``batch * accumulation * gpus == 8``, and formulas.
 
 The text is parsed to a tree of a few allowed nodes and interpreted here; nothing of it is ever run as Python.
 """
@@ -27,28 +27,32 @@ _ORDER: dict[type, Callable[[Any, Any], bool]] = {
     ast.GtE: operator.ge,
 }
 _WORDS = {"true": True, "false": False}
-_ALLOWED = "names of axes, numbers, strings, lists, + - * / // %, comparisons, in, and, or, not"
+_ALLOWED = "names, numbers, strings, lists, + - * / // %, comparisons, in, and, or, not"
 
 
 class Expression:
-    """A parsed constraint. Construction raises :class:`UserError` for anything outside the small language."""
+    """A parsed expression. Construction raises :class:`UserError` for anything outside the small language."""
 
     def __init__(self, text: str):
         self.text = text
         if len(text) > MAX_LENGTH:
-            raise UserError(f"a constraint of {len(text)} characters; at most {MAX_LENGTH} are read")
+            raise UserError(f"an expression of {len(text)} characters; at most {MAX_LENGTH} are read")
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
             self.names = frozenset(_names(self._tree, text))
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise UserError(f"`{text}` is not a constraint: {getattr(error, 'msg', None) or 'it cannot be parsed'}") from None
+            raise UserError(f"`{text}` is not an expression: {getattr(error, 'msg', None) or 'it cannot be parsed'}") from None
 
     def __call__(self, values: Mapping[str, Any]) -> bool:
-        """Whether ``values`` (axis name -> value) meet the constraint."""
+        """Whether ``values`` (name -> value) meet the constraint."""
         result = self._value(self._tree, values)
         if not isinstance(result, bool):
             raise UserError(f"`{self.text}` gives {result!r}, not true or false; did you mean `{self.text} == ...`?")
         return result
+
+    def number(self, values: Mapping[str, Any]) -> float:
+        """What the formula gives for ``values``."""
+        return self._number(self._tree, values)
 
     def _value(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
         match node:
@@ -128,7 +132,7 @@ def _names(node: ast.AST, text: str) -> list[str]:
         ):
             children = [node.left, *node.comparators]
         case _:
-            raise UserError(f"`{text}`: `{ast.unparse(node)}` is not allowed in a constraint; allowed are {_ALLOWED}")
+            raise UserError(f"`{text}`: `{ast.unparse(node)}` is not allowed in an expression; allowed are {_ALLOWED}")
     return [name for child in children for name in _names(child, text)]
 
 

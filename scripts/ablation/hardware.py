@@ -1,6 +1,5 @@
 """The cards a study can be for: one file each under ``config/hardware/``."""
 
-import difflib
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from ablation.errors import UserError
-from ablation.explain import explain, in_file
+from ablation.explain import did_you_mean, explain, in_file
 from ablation.settings import Precision, Strict
 from ablation.yamlfile import load_yaml
 
@@ -48,8 +47,7 @@ def load_card(name: str, folder: Path) -> Card:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, known)
         raise UserError(
             f"hardware: {name} is not a known card{hint}\n  known: {', '.join(known)}\n  a new card is a new file {path}"
         )
@@ -58,3 +56,9 @@ def load_card(name: str, folder: Path) -> Card:
         return Card.model_validate(content)
     except ValidationError as error:
         raise UserError(explain(error, Card, content, in_file(path))) from None
+
+
+def load_cards(folder: Path) -> dict[str, Card]:
+    """All cards of ``folder`` by name, the smallest first."""
+    cards = {path.stem: load_card(path.stem, folder) for path in sorted(folder.glob("*.yaml"))}
+    return dict(sorted(cards.items(), key=lambda pair: pair[1].usable_gib))

@@ -3,16 +3,16 @@
 Verdicts: ``fits``, ``tight`` (within the predictor's margin of the card's memory), ``oom``, and ``invalid`` (it cannot run).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from ablation.hardware import Card
 from ablation.settings import Settings
 from ablation.study import Study
-from ablation.sweep import Run, expand
+from ablation.sweep import Run, expand, one_per_cell
 from ablation.systems import load_system
 from ablation.vram.predict import MARGIN, Prediction, Predictor
 from ablation.vram.sharding.rank import sharding_of
@@ -23,10 +23,23 @@ DIGITS = 4
 Row = dict[str, Any]
 
 
+class Plan(NamedTuple):
+    """A row for each run, a row for each cell on each card, and what is missing on this machine (each with what to do)."""
+
+    runs: list[Row]
+    cards: list[Row]
+    missing: list[str]
+
+
 def plan(
-    study: Study, name: str, card: Card, traces: Path | None = None, workers: int = 1
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each run, and what is missing on this machine (each with what to do). Needs no GPU, data or weights.
+    study: Study,
+    name: str,
+    card: Card,
+    traces: Path | None = None,
+    workers: int = 1,
+    cards: Mapping[str, Card] | None = None,
+) -> Plan:
+    """What can run on ``card``, and what memory would allow on ``cards``. Needs no GPU, data or weights.
 
     ``traces``: a folder that keeps traced steps for the next plan. ``workers``: processes that trace.
     """
@@ -35,17 +48,29 @@ def plan(
     predictor = Predictor(runs, card, traces)
     predictor.traces.prepare(workers)
     rows = [
-        _row(run, card, predictor, missing[id(run.settings)], study.published_gb(run.axes))
+        _row(run, card, predictor, missing[id(run.settings)])
         for run in tqdm(runs, desc="predicting memory", unit="run", leave=False, mininterval=0.5)
     ]
-    return rows, list(dict.fromkeys(line for lines in missing.values() for line in lines))
+    elsewhere = [row for run in one_per_cell(runs) for row in _elsewhere(run, predictor, cards or {})]
+    return Plan(rows, elsewhere, list(dict.fromkeys(line for lines in missing.values() for line in lines)))
+
+
+def _elsewhere(run: Run, predictor: Predictor, cards: Mapping[str, Card]) -> Iterator[Row]:
+    """A row for each card: whether its memory would do for the cell of ``run``. None for a step that cannot be traced."""
+    try:
+        prediction, verdicts = predictor(run), predictor.verdicts(run, cards)
+    except Untraceable:
+        return
+    for name, card in cards.items():
+        sizes = {"predicted_gib": round(prediction.total, DIGITS), "budget_gib": card.usable_gib}
+        yield {"cell": run.cell_id, **run.cell, "card": name, **sizes, "verdict": verdicts[name]}
 
 
 def _distinct(runs: Sequence[Run]) -> dict[int, Settings]:
     return {id(run.settings): run.settings for run in runs}
 
 
-def _row(run: Run, card: Card, predictor: Predictor, missing: list[str], published: float | None) -> Row:
+def _row(run: Run, card: Card, predictor: Predictor, missing: list[str]) -> Row:
     prediction, untraceable = None, None
     try:
         prediction = predictor(run)
@@ -59,7 +84,6 @@ def _row(run: Run, card: Card, predictor: Predictor, missing: list[str], publish
         **run.axes,
         "effective_batch": run.effective_batch,
         **(_columns(prediction, predictor.parameters(run)) if prediction else {}),
-        "published_gb": published,
         "budget_gib": card.usable_gib,
         "verdict": verdict,
         "reason": reason,

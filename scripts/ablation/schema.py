@@ -5,9 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
+from ablation.claims.model import ClaimsFile
 from ablation.hardware import Card
+from ablation.recommended import Recommended
 from ablation.study import AXES, study_model
 from ablation.systems import SYSTEMS
 
@@ -54,9 +56,19 @@ def _optional(schema: dict, inner: dict[str, dict], system: str, definitions: di
     return relax(copy.deepcopy(schema))
 
 
+def recommended_schema() -> dict[str, Any]:
+    """The schema of a recommended configuration."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recommended.model_json_schema()}
+
+
 def card_schema() -> dict[str, Any]:
     """The schema of a hardware file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Card.model_json_schema()}
+
+
+def claims_schema() -> dict[str, Any]:
+    """The schema of a file of claims."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ClaimsFile.model_json_schema()}
 
 
 def as_json(schema: dict[str, Any]) -> str:
@@ -76,11 +88,16 @@ def reference_page() -> str:
         "",
     ]
     for system in SYSTEMS:
-        schema = study_model(system).model_json_schema()
-        lines += [f"## System `{system}`", "", "| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in _rows(schema, schema, "")]
-        lines.append("")
+        lines += _table(f"System `{system}`", study_model(system))
+    lines += _table("A file of claims", ClaimsFile)
     return "\n".join(lines)
+
+
+def _table(title: str, model: type[BaseModel]) -> list[str]:
+    schema = model.model_json_schema()
+    lines = [f"## {title}", "", "| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{path}` | {kind} | {default} | {text} |" for path, kind, default, text in _rows(schema, schema, "")]
+    return [*lines, ""]
 
 
 def _rows(node: dict, root: dict, prefix: str) -> Iterator[tuple[str, str, str, str]]:

@@ -1,5 +1,6 @@
 """The settings of one run that every system shares, and the base of all configuration models."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -127,6 +128,13 @@ class Settings(Strict):
     def outside(self) -> list[str]:
         """Files and folders that a run reads and the workflow does not make: data and weights."""
         return list(self.weight_files().values())
+
+    def facts(self) -> dict[str, Callable[..., float | None]]:
+        """Counts that a published claim can be about, by name: functions of what the claim's ``where`` names.
+
+        None: not known on this machine.
+        """
+        return {}
 
     def metrics(self) -> list[Metric]:
         """The metrics to show, the most important one first."""

@@ -1,6 +1,5 @@
 """The study: one YAML file, one ablation. Its model, and how a file and the command line become one."""
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import (
 )
 
 from ablation.errors import UserError
-from ablation.explain import at, explain, in_file
+from ablation.explain import at, did_you_mean, explain, in_file
 from ablation.settings import Name, Precision, Scale, Settings, Strict
 from ablation.systems import SYSTEMS, settings_class
 from ablation.yamlfile import Location, line_of, load_yaml, merge, resolve_strings
@@ -78,17 +77,6 @@ class Strategy(Strict):
         return self
 
 
-class PublishedMemory(Strict):
-    """A memory figure from a paper or a repository, to stand beside what is predicted and measured."""
-
-    where: Annotated[dict[str, Value], Field(min_length=1)]
-    """The cells that it is about: a value for each axis that it names."""
-    gb: PositiveFloat
-    """Gigabytes, as its author wrote it."""
-    source: str
-    """Where it was published."""
-
-
 def _one_or_more(kind: Any, *rules: Any) -> Any:
     """A list of ``kind``; a single value stands for a list of one."""
     return Annotated[list[kind], *rules, BeforeValidator(_as_list, json_schema_input_type=list[kind] | kind)]
@@ -139,10 +127,12 @@ class Study(Settings):
     """Combinations to leave out: every axis named must match."""
     include: list[dict[str, Value]] = []
     """Combinations to add; axes that an entry does not name take all their values."""
-    published_memory: list[PublishedMemory] = []
-    """Memory figures of others, shown beside ours."""
+    claims: Name | None = None
+    """Published numbers to check: a file of config/claims/."""
     baseline: dict[str, Value] | None = None
     """The cell that the others are compared with; axes it does not name are left open."""
+    recommended: Name | None = None
+    """A file of config/recommended/ that the study is compared with, parameter by parameter."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Study":
@@ -151,7 +141,6 @@ class Study(Settings):
         for axis in self.sweep.model_extra or {}:
             _check_setting(self, axis)
         entries = [(f"{key}[{i}]", entry) for key in ("exclude", "include") for i, entry in enumerate(getattr(self, key))]
-        entries += [(f"published_memory[{i}].where", figure.where) for i, figure in enumerate(self.published_memory)]
         for label, entry in [*entries, ("baseline", self.baseline or {})]:
             _known(label, entry, axes)
             if not entry and label != "baseline":
@@ -167,9 +156,7 @@ class Study(Settings):
 
     def with_values(self, values: Mapping[str, Value]) -> tuple[Settings, dict[str, Strategy]]:
         """Settings and strategies with dotted settings replaced, checked again."""
-        content = self.model_dump(
-            mode="json", exclude={"keep", "exclude", "include", "baseline", "published_memory"}, exclude_unset=True
-        )
+        content = self.model_dump(mode="json", exclude={"keep", "exclude", "include", "baseline"}, exclude_unset=True)
         for axis, value in values.items():
             change: Any = value
             for step in reversed(axis.split(".")):
@@ -182,12 +169,6 @@ class Study(Settings):
             raise UserError(explain(error, type(self), content, lambda _: "sweep: ")) from None
         return study.settings, study.strategies
 
-    def published_gb(self, cell: Cell) -> float | None:
-        """The memory that was published for a cell."""
-        return next(
-            (p.gb for p in self.published_memory if all(cell.get(axis) == value for axis, value in p.where.items())), None
-        )
-
     def value_of(self, axis: str) -> Any:
         """The study's own value of a dotted setting."""
         value: Any = self
@@ -199,8 +180,7 @@ class Study(Settings):
 def _known(label: str, names: Any, known: Any) -> None:
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ValueError(f"{label}: {name!r} is not known{hint} (known: {', '.join(map(str, known))})")
 
 
@@ -212,10 +192,7 @@ def _check_setting(study: Study, axis: str) -> None:
             list(value) if isinstance(value, dict) else list(type(value).model_fields) if isinstance(value, BaseModel) else []
         )
         if step not in fields:
-            near = difflib.get_close_matches(
-                axis if value is study else step, [*AXES, *fields] if value is study else fields, n=1
-            )
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(axis, [*AXES, *fields]) if value is study else did_you_mean(step, fields)
             raise ValueError(f"sweep.{axis}: no such axis or setting{hint}")
         value = value[step] if isinstance(value, dict) else getattr(value, step)
     if "." not in axis or isinstance(value, (BaseModel, dict)):
@@ -281,10 +258,19 @@ def find_studies(names: Any, folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, known)
             raise UserError(
                 f"studies: there is no study {name!r}{hint}\n  known: {', '.join(known) or 'none'} (files of {folder})"
             )
         found[name] = folder / f"{name}.yaml"
     return found
+
+
+def study_file(text: str, folder: Path) -> Path:
+    """The file of a study that is named, or given by its path. Raises :class:`UserError` for one that there is not."""
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such study file")
+        return path
+    return find_studies(text, folder)[text]

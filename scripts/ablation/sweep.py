@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,11 @@ class Run:
     def cell(self) -> Cell:
         """The axes without the seed."""
         return {name: value for name, value in self.axes.items() if name != "seed"}
+
+    @cached_property
+    def cell_id(self) -> str:
+        """The same id for all seeds of the cell."""
+        return _identity(self.cell)
 
     @property
     def effective_batch(self) -> int:
@@ -78,6 +83,11 @@ def expand(study: Study, name: str) -> list[Run]:
         return _expand(study, name)
     except UserError as error:
         raise UserError(f"study {name}: {error}") from None
+
+
+def one_per_cell(runs: Sequence[Run]) -> list[Run]:
+    """The first run of each cell, whatever the seeds of the others."""
+    return list({canonical(run.cell): run for run in reversed(runs)}.values())[::-1]
 
 
 def _expand(study: Study, name: str) -> list[Run]:

@@ -124,6 +124,11 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+def in_line(value: dict[str, Any]) -> str:
+    """A mapping as YAML on one line, without the outer braces: ``training: {warmup: 0.1}``."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=float("inf")).strip()[1:-1]
+
+
 class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False):  # indent lists below their key
         return super().increase_indent(flow, False)

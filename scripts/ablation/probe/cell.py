@@ -1,10 +1,9 @@
 """What is probed: a cell of the sweep, named by the content that its memory and its step time depend on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ablation.canonical import canonical, short_hash
+from ablation.canonical import short_hash
 from ablation.hardware import Card
 from ablation.preflight import unsupported
 from ablation.study import AXES
@@ -49,11 +48,6 @@ class Cell:
             "steps": self.steps,
         }
         return f"{slug(axes)}-{short_hash(content)}"
-
-
-def one_per_cell(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each cell, whatever the seeds of the others."""
-    return list({canonical(run.cell): run for run in reversed(runs)}.values())[::-1]
 
 
 def at_batch(run: Run, batch: int, accumulation: int) -> Run:

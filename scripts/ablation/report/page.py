@@ -1,6 +1,7 @@
 """The report page: one self-contained HTML file."""
 
 import base64
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ablation.report import figures, tables, words
+from ablation.report.recommended import recommended_section
 from ablation.report.results import OOM, CellResult, Results
+from ablation.report.splits import splits_table
 from ablation.yamlfile import dump_yaml
 
 MAX_VIEWS = 3
@@ -19,7 +22,7 @@ MAX_VIEWS = 3
 
 def report_page(results: Results, name: str, folder: Path) -> str:
     """The HTML of a study's report, from its table and the files of its runs under ``folder``."""
-    contents = _contents(results, folder)
+    contents, histories = _contents(results, folder), _histories(results, folder)
     items = _items(results, contents)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -37,13 +40,16 @@ def report_page(results: Results, name: str, folder: Path) -> str:
         costs=tables.cost_table(results),
         memory=tables.memory_table(results),
         card=results.study.hardware,
-        figures=_figures(results, folder),
+        figures=_figures(results, histories),
+        splits=splits_table(results, histories),
+        claims=_claims(results, folder),
         items=_item_section(results, items),
         metric=results.primary,
         memory_kind=results.memory_kind,
         out_of_memory=any(cell.out_of_memory for cell in results.cells) and results.study.hardware,
         notes=_notes(contents),
         views=_views(results, folder),
+        recommended=recommended_section(results.study, folder),
         runs=tables.run_table(results),
         machines=_machines(results, folder),
         settings=dump_yaml(results.study.model_dump(mode="json", exclude_none=True)),
@@ -75,11 +81,15 @@ def _items(results: Results, contents: Mapping[str, dict[str, Any]]) -> pd.DataF
     return pd.DataFrame(rows, columns=["item", "strategy", "value", "before"])
 
 
-def _figures(results: Results, folder: Path) -> list[dict[str, str]]:
+def _histories(results: Results, folder: Path) -> dict[str, pd.DataFrame]:
+    """A row a step, of each run that has any."""
     # A loss curve that memory cut short would cut the mean of its cell short with it.
     finished = results.runs.loc[results.runs["outcome"] != OOM, "run"]
     paths = {run: folder / "runs" / run / "history.csv" for run in finished}
-    histories = {run: pd.read_csv(path) for run, path in paths.items() if path.is_file() and path.stat().st_size}
+    return {run: pd.read_csv(path) for run, path in paths.items() if path.is_file() and path.stat().st_size}
+
+
+def _figures(results: Results, histories: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
     label = results.primary.label
     memory = figures.quality_against_memory(results)
     loss = figures.loss_curves(results, histories)
@@ -95,6 +105,14 @@ def _item_section(results: Results, items: pd.DataFrame) -> dict[str, Any] | Non
     if items.empty:
         return None
     return {"table": tables.item_table(results, items), "svg": figures.before_and_after(results, items)}
+
+
+def _claims(results: Results, folder: Path) -> dict[str, Any] | None:
+    """The table of published claims; None for a study that names none."""
+    if results.study.claims is None:
+        return None
+    with (folder / "claims.csv").open(newline="") as file:
+        return tables.claim_table(list(csv.DictReader(file)))
 
 
 def _views(results: Results, folder: Path) -> list[dict[str, Any]]:

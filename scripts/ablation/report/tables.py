@@ -1,5 +1,6 @@
 """Tables of the report as rows of ready text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from ablation.settings import Metric
 
 NONE = "–"
 MEASURED_RESERVED = "memory.peak_reserved_gib"  # of a CUDA device alone
+MARKS = {"refuted": "✗", "confirmed": "✓", "not comparable": "–"}  # verdicts on claims, in the order of the table
 RAN = ("completed", "diverged", "oom", "failed")
 
 
@@ -24,7 +26,7 @@ def shown(found: Estimate | None, digits: int) -> str:
 def main_table(results: Results) -> dict[str, Any]:
     """A row a cell: every metric with its interval, and how its runs ended. The pretrained model stands first."""
     metrics = [m for m in results.metrics if f"metric.{m.name}" in results.runs] or [results.primary]
-    axes = _axis_names(results)
+    axes = axis_names(results)
     units = [f", {m.unit}" if m.unit else "" for m in metrics]
     arrows = ["↓" if m.lower_is_better else "↑" for m in metrics]
     head = [*axes, *(f"{m.label}{u}\N{NO-BREAK SPACE}{a}" for m, u, a in zip(metrics, units, arrows, strict=True)), "runs"]
@@ -35,53 +37,53 @@ def main_table(results: Results) -> dict[str, Any]:
         values = [(metric, cell.estimate(f"metric.{metric.name}")) for metric in metrics]
         cells = [
             {
-                "text": _no_memory(cell) or shown(value, metric.digits),
+                "text": no_memory(cell) or shown(value, metric.digits),
                 "best": value is not None and value.mean == best[metric.name],
             }
             for metric, value in values
         ]
-        rows.append({"cells": [*_axis_values(cell), *cells, _ended(cell)], "kind": _kind(results, cell)})
+        rows.append({"cells": [*axis_values(cell), *cells, _ended(cell)], "kind": _kind(results, cell)})
     return {"head": head, "rows": rows, "text_columns": len(axes)}
 
 
 def cost_table(results: Results) -> dict[str, Any]:
     """A row a cell: what it trains, and what that costs."""
-    axes = _axis_names(results)
+    axes = axis_names(results)
     head = [*axes, "trained", "share", "memory, GiB", "step, s", "samples/s", "final loss"]
     rows = []
     for cell in results.cells:
         trained, total = (cell.runs[name].dropna() for name in ("trainable_params", "total_params"))
         sizes = [f"{int(trained.iloc[0]):,}", f"{trained.iloc[0] / total.iloc[0]:.2%}"]
         columns = (MEMORY, STEP_TIME, THROUGHPUT, "final_loss")
-        costs = [_no_memory(cell) or shown(cell.estimate(column), 3) for column in columns]
+        costs = [no_memory(cell) or shown(cell.estimate(column), 3) for column in columns]
         costs[0] += _some_without_memory(cell)
-        rows.append({"cells": [*_axis_values(cell), *sizes, *costs], "kind": _kind(results, cell)})
+        rows.append({"cells": [*axis_values(cell), *sizes, *costs], "kind": _kind(results, cell)})
     return {"head": head, "rows": rows, "text_columns": len(axes)}
 
 
 def memory_table(results: Results) -> dict[str, Any] | None:
-    """A row a cell: predicted memory beside what was measured and published; None for plans without predictions."""
+    """A row a cell: predicted memory beside what was measured; None for plans without predictions."""
     if "predicted_gib" not in results.runs:
         return None
-    head = [*_axis_names(results), "needs, GiB", "fits?", "predicted reserved", "measured reserved", "error", "published, GB"]
+    head = [*axis_names(results), "needs, GiB", "fits?", "predicted reserved", "measured reserved", "error"]
     rows = []
     for cell in results.cells:
         first = cell.runs.iloc[0]
         predicted, measured = (cell.estimate(column) for column in ("predicted_reserved_gib", MEASURED_RESERVED))
         error = f"{predicted.mean / measured.mean - 1:+.1%}" if predicted and measured else NONE
-        needs = [_number(first["predicted_gib"], 2), first.get("memory_verdict") or NONE]
-        held = [_number(first["predicted_reserved_gib"], 2), shown(measured, 2), error]
-        rows.append(
-            {"cells": [*_axis_values(cell), *needs, *held, _number(first.get("published_gb"), 0)], "kind": _kind(results, cell)}
-        )
+        needs = [number(first["predicted_gib"], 2), first.get("memory_verdict") or NONE]
+        held = [number(first["predicted_reserved_gib"], 2), shown(measured, 2), error]
+        rows.append({"cells": [*axis_values(cell), *needs, *held], "kind": _kind(results, cell)})
     return {"head": head, "rows": rows, "text_columns": len(results.varying)}
 
 
-def _axis_names(results: Results) -> list[str]:
+def axis_names(results: Results) -> list[str]:
+    """The axes that vary, as heads of columns."""
     return [axis.rsplit(".", 1)[-1] for axis in results.varying]
 
 
-def _axis_values(cell: CellResult) -> list[str]:
+def axis_values(cell: CellResult) -> list[str]:
+    """A cell's values of the axes that vary."""
     return [NONE if value is None else str(value) for value in cell.axes.values()]
 
 
@@ -89,7 +91,7 @@ def _kind(results: Results, cell: CellResult) -> str:
     return "baseline" if results.is_baseline(cell) else ""
 
 
-def _no_memory(cell: CellResult) -> str:
+def no_memory(cell: CellResult) -> str:
     """What stands in place of the numbers of a cell none of whose runs had memory enough: ``OOM``; else nothing."""
     if cell.out_of_memory < len(cell.runs):
         return ""
@@ -139,6 +141,22 @@ def item_table(results: Results, items: pd.DataFrame) -> dict[str, Any]:
     return {"head": ["held-out item", "before", *strategies], "rows": rows, "text_columns": 1}
 
 
+def claim_table(claims: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """A row a published claim, the refuted ones first: what was said, what is ours, and the verdict.
+
+    ``source``: where all of them are from; where there are several, they are a column.
+    """
+    sources = {row["source"] for row in claims}
+    head = ["verdict", "published", "claimed", "ours", "basis", "remarks", *(["source"] if len(sources) > 1 else [])]
+    rows = []
+    for row in sorted(claims, key=lambda row: list(MARKS).index(row["verdict"])):
+        numbers = [row[name] or NONE for name in ("claimed", "ours", "basis")]
+        cells = [f"{MARKS[row['verdict']]} {row['verdict']}", row["says"], *numbers, row["reason"], row["source"]]
+        kind = {"refuted": "bad", "not comparable": "before"}.get(row["verdict"], "")
+        rows.append({"cells": cells[: len(head)], "kind": kind})
+    return {"head": head, "rows": rows, "text_columns": len(head), "source": sources.pop() if len(sources) == 1 else None}
+
+
 def run_table(results: Results) -> dict[str, Any]:
     """A row a run, with its outcome and a link to its folder."""
     metric = results.primary
@@ -155,9 +173,9 @@ def run_table(results: Results) -> dict[str, Any]:
         cells = [
             {"text": row["run"], "link": f"runs/{row['run']}/"},
             in_words(row["outcome"]),
-            _number(row.get(f"metric.{metric.name}"), metric.digits),
-            NONE if row["outcome"] == OOM else _number(row.get(MEMORY), 3),
-            _number(row.get(STEP_TIME), 3),
+            number(row.get(f"metric.{metric.name}"), metric.digits),
+            NONE if row["outcome"] == OOM else number(row.get(MEMORY), 3),
+            number(row.get(STEP_TIME), 3),
             _remark(row),
         ]
         rows.append({"cells": cells, "kind": "" if row["outcome"] == "completed" else "bad"})
@@ -189,5 +207,6 @@ def _gib(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
-def _number(value: Any, digits: int) -> str:
+def number(value: Any, digits: int) -> str:
+    """A number of a table of runs; a dash where there is none."""
     return NONE if value is None or pd.isna(value) else f"{value:.{digits}f}"

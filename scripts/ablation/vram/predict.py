@@ -4,9 +4,8 @@ The trainer's step is traced on fake tensors and replayed through a model of PyT
 CUDA context together are what a card must have.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -50,31 +49,47 @@ class Predictor:
     def __init__(self, runs: Iterable[Run], card: Card, folder: Path | None = None):
         self.card = card
         self.traces = Traces(runs, card.compute_capability, folder)
+        self._peaks: dict[tuple, Peak] = {}
         self._known: dict[tuple, Prediction] = {}
-
-    @cached_property
-    def budget(self) -> float:
-        """What PyTorch's allocator may reserve on the card, in bytes."""
-        return allocator_gib(self.card) * GIB
+        self._verdicts: dict[tuple, dict[str, Verdict]] = {}
 
     def __call__(self, run: Run) -> Prediction:
         """The prediction for one run. Raises :class:`UserError` when its step cannot be traced."""
-        key = family(run), run.axes["batch"], run.rank, sharding_of(run)
-        if key not in self._known:
-            trace = self.traces[run]
-            peak = replay(trace)
+        if (key := _shape(run)) not in self._known:
+            trace, peak = self._traced(run)
             self._known[key] = Prediction(
                 allocated=peak.allocated / GIB,
                 reserved=peak.reserved / GIB,
                 phase=peak.phase,
                 parts=_parts(peak),
-                verdict=verdict(trace, peak, self.budget),
+                verdict=verdict(trace, peak, allocator_gib(self.card) * GIB),
             )
         return self._known[key]
+
+    def verdicts(self, run: Run, cards: Mapping[str, Card]) -> dict[str, Verdict]:
+        """Whether the run's step fits other cards.
+
+        The step itself is that of the predictor's card: all that depends on a card is cuBLAS's workspace, 48 MiB at most.
+        """
+        if (key := _shape(run)) not in self._verdicts:
+            trace, peak = self._traced(run)
+            self._verdicts[key] = {name: verdict(trace, peak, allocator_gib(card) * GIB) for name, card in cards.items()}
+        return self._verdicts[key]
+
+    def _traced(self, run: Run) -> tuple[Trace, Peak]:
+        trace = self.traces[run]
+        if (key := _shape(run)) not in self._peaks:
+            self._peaks[key] = replay(trace)
+        return trace, self._peaks[key]
 
     def parameters(self, run: Run) -> tuple[int, int]:
         """All parameters of the run's network, and those it trains."""
         return self.traces[run].parameters
+
+
+def _shape(run: Run) -> tuple:
+    """All that the memory of a run depends on."""
+    return family(run), run.axes["batch"], run.rank, sharding_of(run)
 
 
 def verdict(trace: Trace, peak: Peak, budget: float) -> Verdict:

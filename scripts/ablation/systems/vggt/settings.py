@@ -1,6 +1,7 @@
 """The settings of the ``vggt`` system: data, model, loss, evaluation."""
 
-from pathlib import PurePosixPath
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -252,6 +253,18 @@ class SystemSettings(Settings):
             Metric("depth_delta1", "δ < 1.25", "", False, 3),
             Metric("pose_auc30", "pose AUC@30°", "", False, 3),
         ]
+
+    def facts(self) -> dict[str, Callable[..., float | None]]:
+        """The photographs of a scene, or of all."""
+        return {"images": self._images}
+
+    def _images(self, scene: str | None = None) -> int | None:
+        """Photographs of a scene of ETH3D, or of all the study's; the distorted and the undistorted ones are the same."""
+        scenes = self.data.scenes if scene is None else (scene,)
+        if self.data.source != "eth3d" or not set(scenes) <= set(self.data.scenes):
+            return None
+        folders = [[*Path(self.data.root, name, "images").glob("*/")] for name in scenes]
+        return sum(max(len([*one.iterdir()]) for one in found) for found in folders) if all(folders) else None
 
     def outside(self) -> list[str]:
         """The weights and the scenes of ETH3D."""

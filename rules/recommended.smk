@@ -1,0 +1,27 @@
+# A study against the configuration that others recommend, with advice for its card.
+
+
+localrules:
+    compare_config,
+
+
+rule compare_config:
+    input:
+        # The plan traces in several processes what this needs as well.
+        "results/{scale}/{study}/plan.csv",
+    output:
+        "results/{scale}/{study}/recommended.csv",
+    log:
+        "results/{scale}/{study}/logs/recommended.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: 1
+    params:
+        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
+        recommended=lambda w: recommended_text(w.study),
+        cards=lambda w: card_files(),
+    message:
+        "compare {wildcards.study} with what is recommended"
+    shell:
+        "python scripts/compare_config.py --study results/{wildcards.scale}/{wildcards.study}/study.json --output {output:q}"
+        " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
