@@ -6,10 +6,11 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-vae pretrain-rdt clean
+.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-vae \
+	pretrain-hunyuan3d pretrain-rdt clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name it with make PYTHON=...")'
@@ -63,6 +64,9 @@ pretrain: install  ## pretrain the demo's base model again (50 minutes)
 
 pretrain-vae: install  ## pretrain Hunyuan3D's demo autoencoder again, on resources/meshes (25 minutes)
 	$(BIN)/python scripts/pretrain_hunyuan3d_vae.py --output resources/hunyuan3d-demo-vae.safetensors
+
+pretrain-hunyuan3d: install  ## pretrain Hunyuan3D's demo transformer again, with that autoencoder (8 minutes)
+	$(BIN)/python scripts/pretrain_hunyuan3d.py --output resources/hunyuan3d-demo.safetensors
 
 pretrain-rdt: install  ## make the demo's encoders and base policy of RDT again (25 minutes)
 	$(BIN)/python scripts/pretrain_rdt.py --output resources

@@ -1,7 +1,7 @@
 """Pretrain the demo's small autoencoder of shapes on the committed meshes, and write its weights (fp16 safetensors).
 
 The committed ``resources/hunyuan3d-demo-vae.safetensors`` came from ``make pretrain-vae`` (25 minutes on one CPU core). Its
-sizes are ``DEMO``, below.
+sizes are those of the demo study.
 """
 
 import argparse
@@ -16,21 +16,23 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ablation.cli import call
+from ablation.study import load_study
 from ablation.systems.hunyuan3d.data.layout import REGIONS, geometry_files, read_distances, read_surface
 from ablation.systems.hunyuan3d.data.prepare import prepare_shape
 from ablation.systems.hunyuan3d.mesh import load_mesh
-from ablation.systems.hunyuan3d.settings import Autoencoder
 from ablation.systems.hunyuan3d.vae.vae import ShapeVAE
 
-MESHES = Path(__file__).parent.parent / "resources/meshes"
-DEMO = Autoencoder(points=1024, frequencies=7, latents=64, channels=16, dim=128, heads=4, encoder_depth=2, decoder_depth=4)
+ROOT = Path(__file__).parent.parent
+MESHES = ROOT / "resources/meshes"
+POINTS = 1024  # that a shape is encoded from
+DEMO = load_study(ROOT / "config/studies/hunyuan3d-4090.yaml", {"scale": "demo"}).model.autoencoder
 KNOWN, HELD_OUT = 32_768, 2048  # rows of a shape and kind; of the distances, the last are kept for validation
 SHARP = 256  # points of a shape that lie on sharp edges, in half of the batches; in the others, none
 PLACES = {"vol": 320, "random_near": 448, "sharp_near": 256}  # of a shape in a batch
 BAND = 0.1  # the field falls from 1 inside to -1 outside within this distance of the surface
 DIVERGENCE = 1e-4  # weight of the latents' divergence from the normal distribution
 LOG_VARIANCE = -4.0  # of the latents in the beginning: with more noise, they learn to tell nothing
-TURN, SHRINK = np.radians(15), 0.9  # shapes are turned about the vertical by up to TURN, scaled by SHRINK to 1, mirrored or not
+TURN, SHRINK = np.radians(5), 0.95  # shapes are turned about the vertical by up to TURN, and scaled by SHRINK to 1
 
 
 def prepare_meshes() -> dict[str, Tensor]:
@@ -51,7 +53,7 @@ def draw(shapes: dict[str, Tensor], which: np.ndarray, rng: np.random.Generator,
     """Of the shapes ``which`` [B]: surface [B, points, 7], places [B, Q, 3] and their distances [B, Q], moved at random."""
     sharp = SHARP * int(rng.integers(2))
     surface = torch.cat([
-        F.pad(pick(shapes["even"], which, DEMO.points - sharp, (0, KNOWN), rng), (0, 1)),
+        F.pad(pick(shapes["even"], which, POINTS - sharp, (0, KNOWN), rng), (0, 1)),
         F.pad(pick(shapes["sharp"], which, sharp, (0, KNOWN), rng), (0, 1), value=1.0),
     ], dim=1)  # fmt: skip
     rows = (KNOWN - HELD_OUT, KNOWN) if held_out else (0, KNOWN - HELD_OUT)
@@ -72,10 +74,10 @@ def pick(rows: Tensor, which: np.ndarray, count: int, between: tuple[int, int], 
 
 
 def similarities(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """[count, 3, 3] turns, some with a mirror, and [count, 1, 1] scales: distances follow exactly."""
-    angles, mirrors = rng.uniform(-TURN, TURN, count), rng.choice([-1, 1], count)
+    """[count, 3, 3] turns and [count, 1, 1] scales: distances follow exactly."""
+    angles = rng.uniform(-TURN, TURN, count)
     cos, sin, zero = np.cos(angles), np.sin(angles), np.zeros(count)
-    turns = np.stack([mirrors * cos, zero, -mirrors * sin, zero, zero + 1, zero, sin, zero, cos], axis=1).reshape(-1, 3, 3)
+    turns = np.stack([cos, zero, -sin, zero, zero + 1, zero, sin, zero, cos], axis=1).reshape(-1, 3, 3)
     scales = rng.uniform(SHRINK, 1, (count, 1, 1))
     return torch.from_numpy(turns.astype(np.float32)), torch.from_numpy(scales.astype(np.float32))
 
@@ -109,9 +111,9 @@ def main() -> None:
     """Prepare, train, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from ablation.evaluation import evaluate
 from ablation.hardware import load_card
 from ablation.preflight import plan
 from ablation.study import load_study
+from ablation.sweep import expand
 from ablation.systems.hunyuan3d.system import System
+from ablation.training.model import pretrained
 from ablation.vram.budget import Budget
 from ablation.vram.measure import CpuMeter
 
@@ -131,6 +134,31 @@ def test_a_loss_that_does_not_fall_is_reported_while_it_trains(meshes, folders, 
     assert diagnosis.name == "loss stuck" and diagnosis.step == 20
     assert "pretrained weights" in diagnosis.remedy
     assert ours.record()["diagnoses"][0]["name"] == "loss stuck"
+
+
+@pytest.fixture(scope="module")
+def seen_shape(tmp_path_factory):
+    """The demo's run of full fine-tuning, on a shape that its base model was pretrained on, and the prepared shape."""
+    made = {"views": 4, "points": 1024, "distances": 64, "size": 64}
+    data = {"root": str(ROOT / "resources/meshes"), "shapes": ["chicken"], "from_meshes": made}
+    model = {"weights": str(ROOT / "resources/hunyuan3d-demo.safetensors")}
+    (run,) = expand(load_study(STUDY, {"data": data, "model": model, "sweep": {"strategy": "A", "seed": 0}}), "seen")
+    (part,) = run.settings.parts()
+    out = tmp_path_factory.mktemp("seen")
+    System.prepare(part, [], out)
+    return run, [out]
+
+
+def test_pretrained_weights_are_what_a_healthy_loss_comes_from(seen_shape, tmp_path):
+    """The same network, data and draws: about 2 with fresh weights, well below 1 with the pretrained ones."""
+    run, folders = seen_shape
+    system, losses = System(run.settings), {}
+    fresh = system.build()
+    trained = pretrained(system, {"weights": Path(run.settings.model.weights)})
+    fresh.vae, fresh.conditioner = trained.vae, trained.conditioner
+    for name, network in (("fresh", fresh), ("pretrained", trained)):
+        losses[name] = system.preview(network.eval(), folders, tmp_path, CPU)["validation_loss"]
+    assert losses["fresh"] > 1.8 and losses["pretrained"] < 0.9
 
 
 # --- 3: image size and number of tokens ------------------------------------------------------------------------------

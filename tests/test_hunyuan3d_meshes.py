@@ -90,7 +90,7 @@ def test_what_is_not_finite_is_named(value, nans):
 
 def test_the_autoencoder_is_such_a_field():
     torch.manual_seed(0)
-    vae = ShapeVAE(Autoencoder(points=64, latents=8, channels=4, dim=16, heads=2, encoder_depth=1, decoder_depth=1))
+    vae = ShapeVAE(Autoencoder(latents=8, channels=4, dim=16, heads=2, encoder_depth=1, decoder_depth=1))
     tokens = vae.decode(torch.randn(1, 8, 4))
     values = decode_grid(lambda where: vae.field(where[None], tokens)[0], 6)
     assert values.shape == (7, 7, 7) and len(extract_surface(values, level=float(np.median(values))).faces)

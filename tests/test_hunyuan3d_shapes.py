@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
-from pretrain_hunyuan3d_vae import DEMO, similarities
+from pretrain_hunyuan3d_vae import DEMO, POINTS, similarities
 from safetensors.torch import load_file
 
 from ablation.errors import UserError
@@ -254,8 +254,8 @@ def vae() -> ShapeVAE:
 @torch.no_grad()
 def encoded(vae: ShapeVAE, mesh: Mesh, seed: int = 0) -> torch.Tensor:
     """Scaled latents [1, latents, channels] of points all over ``mesh``."""
-    surface = SurfacePoints(np.concatenate(sample_surface(mesh, DEMO.points, seed), axis=1), np.zeros((0, 6)))
-    points = torch.from_numpy(pick_points(surface, DEMO.points, 0, np.random.default_rng(seed)))
+    surface = SurfacePoints(np.concatenate(sample_surface(mesh, POINTS, seed), axis=1), np.zeros((0, 6)))
+    points = torch.from_numpy(pick_points(surface, POINTS, 0, np.random.default_rng(seed)))
     return vae.scaled(vae.encode(points[None]).mean)
 
 
