@@ -1,5 +1,6 @@
 """The settings of the ``hunyuan3d`` system: data, networks, evaluation."""
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from ablation.errors import UserError
 from ablation.parts import Part
 from ablation.settings import Metric, Name, Settings, Strict
-from ablation.systems.hunyuan3d.tokens import check_tokens
+from ablation.systems.hunyuan3d.tokens import check_tokens, token_count
 
 Count = Annotated[int, Field(ge=0)]
 POINT_FEATURES = 4  # that the data knows of a surface point: its normal, and whether it lies on a sharp edge
@@ -267,6 +268,10 @@ class SystemSettings(Settings):
             Metric("watertight", "watertight meshes", "", False, 2),
             Metric("empty", "empty meshes", "", True, 2),
         ]
+
+    def facts(self) -> dict[str, Callable[..., float | None]]:
+        """The tokens that describe an image."""
+        return {"condition_tokens": token_count}
 
     def outside(self) -> list[str]:
         """The weights, and the shapes as their source has them."""
