@@ -61,7 +61,7 @@ def test_full_fine_tuning_is_known_not_to_fit_before_it_starts(tmp_path):
     """3.1 billion parameters in fp32, their gradients and AdamW's state alone are 45 GiB."""
     named = {f"{part}.x": torch.zeros(1) for part in ("model", "vae", "conditioner")}
     save_file(named, tmp_path / "named.safetensors")
-    (row,), _ = planned(tmp_path / "named.safetensors", "A", "full")
+    (row,) = planned(tmp_path / "named.safetensors", "A", "full").runs
     assert row["verdict"] == "oom" and row["trainable_params"] == 3_050_758_720
     assert row["predicted_gib"] > 60 and "of 23.6" in row["reason"]
     assert row["optimizer_gib"] == pytest.approx(2 * 3_050_758_720 * 4 / 2**30, rel=0.01)
@@ -98,7 +98,8 @@ def peak(run, folders, out):
 
 
 def test_weights_that_are_not_there_stop_the_plan(tmp_path):
-    (row,), missing = planned(tmp_path / "model.fp16.ckpt", "B", "demo")
+    found = planned(tmp_path / "model.fp16.ckpt", "B", "demo")
+    (row,), missing = found.runs, found.missing
     assert row["verdict"] == "invalid"
     assert "model.fp16.ckpt is not there; without pretrained weights" in row["reason"]
     assert "loss stays near 1.95" in row["reason"] and any("hf download tencent/Hunyuan3D-2.1" in line for line in missing)
