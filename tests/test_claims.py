@@ -394,16 +394,15 @@ def test_the_claims_of_hunyuan3d(monkeypatch):
 
 def test_the_claims_of_rdt(monkeypatch):
     sweep = {
-        "strategy": ["full", "lora"],
+        "strategy": ["full", "zero2", "lora"],
         "batch": [32, 16, 4],
         "accumulation": [1, 2, 8],
         "gpus": 8,
         "precision": "bf16",
         "seed": 0,
     }
-    study, claims, runs = stand_in(
-        monkeypatch, "rdt-batch", sweep, {"full": WHOLE, "lora": LORA}, ["batch * accumulation * gpus == 256"]
-    )
+    strategies = {"full": WHOLE, "zero2": {**WHOLE, "distributed": "zero2"}, "lora": LORA}
+    study, claims, runs = stand_in(monkeypatch, "rdt-batch", sweep, strategies, ["batch * accumulation * gpus == 256"])
     needed = {32: 45.0, 16: 30.0, 4: 23.0}
     loss = {32: 0.100, 16: 0.101, 4: 0.120}
     speed = {32: 100.0, 16: 96.0, 4: 80.0}
