@@ -1,10 +1,10 @@
-"""Hold the predictor against this machine's GPU: VGGT at its released size, random weights and data, a process a case.
+"""Hold the predictor against this machine's GPU: networks at their released sizes, random weights and data, a process a case.
 
     python scripts/gpu_records.py
 
 Writes benchmarks/records/<gpu>-<date>.json, anew after every case. It needs no network, weights or data, and ends within nine
 minutes: the most informative cases come first, and none begins that the time may not suffice for. Without a CUDA device the
-exit status is 1; `--device cpu` measures two small cases instead, which tests the way but says nothing of a GPU.
+exit status is 1; `--device cpu` measures a few small cases instead, which tests the way but says nothing of a GPU.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ from ablation.cli import call
 from ablation.files import write_json
 from ablation.hardware import Card, load_card
 from ablation.provenance import manifest
+from ablation.settings import Scale
 from ablation.study import Study, load_study
 from ablation.sweep import Run
 from ablation.vram.records import Case, case
 from ablation.vram.suite import ACCUMULATION, DEMO, FULL, Setting, own_card, predict
 
 ROOT = Path(__file__).parent.parent
-STUDY = ROOT / "config/studies/vggt-eth3d.yaml"
 SECONDS = 9 * 60
 NO_GPU = 1
 KEPT = ("written", "code", "python", "packages", "system", "device")  # of the manifest
@@ -41,8 +42,8 @@ KEPT = ("written", "code", "python", "packages", "system", "device")  # of the m
 class Suite:
     """The cases of a suite on one device, one after the other."""
 
-    def __init__(self, study: Study, device: torch.device, folder: Path, seconds: float):
-        self.study, self.device, self.folder = study, device, folder
+    def __init__(self, scale: Scale, device: torch.device, folder: Path, seconds: float):
+        self.scale, self.device, self.folder = scale, device, folder
         self.own = own_card(device)
         self._end, self._longest = time.monotonic() + seconds, 0.0
 
@@ -57,7 +58,7 @@ class Suite:
 
     def _case(self, setting: Setting) -> Case:
         """Predicted while it is measured."""
-        run, card = setting.run(self.study), self._card(setting)
+        run, card = setting.run(_study(setting.study, self.scale)), self._card(setting)
         output = self.folder / f"{setting.name}.json"
         view = {"run": self._write("run", run.training_view), "card": self._write("card", card.model_dump(mode="json"))}
         log = self.folder / f"{setting.name}.log"
@@ -87,6 +88,11 @@ class Suite:
         path = self.folder / f"{name}.json"
         write_json(path, content)
         return path
+
+
+@cache
+def _study(name: str, scale: Scale) -> Study:
+    return load_study(ROOT / f"config/studies/{name}.yaml", {"scale": scale})
 
 
 def _started(files: dict[str, Path], name: str, device: torch.device, output: Path, log: Path) -> subprocess.Popen:
@@ -126,7 +132,7 @@ def show(found: Case) -> str:
     seconds = (found.get("time") or {}).get("step_median_s")
     speed = "-" if seconds is None else f"{seconds:.3f}"
     why = found.get("reason") or found["predicted"].get("reason") or ""
-    return f"{found['name']:<28} {numbers} {error:>8} {speed:>8}  {found['outcome']} {why}".rstrip()
+    return f"{found['name']:<38} {numbers} {error:>8} {speed:>8}  {found['outcome']} {why}".rstrip()
 
 
 def record(device: torch.device, gpu: str, cases: Sequence[Case], untried: int) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def record(device: torch.device, gpu: str, cases: Sequence[Case], untried: int) 
     return {
         "gpu": gpu,
         "source": "scripts/gpu_records.py",
-        "task": f"VGGT with LoRA, accumulation {ACCUMULATION}, random weights and data; predicted and measured by one program",
+        "task": f"fine-tuning, accumulation {ACCUMULATION}, random weights and data; predicted and measured by one program",
         "measures": "reserved" if device.type == "cuda" else "allocated",
         **{key: where[key] for key in KEPT},
         "cases": list(cases),
@@ -159,10 +165,10 @@ def main() -> None:
         sys.exit(NO_GPU)
     torch.set_num_threads(1)
     device, settings = torch.device(args.device), FULL if args.device == "cuda" else DEMO
-    study, cases = load_study(STUDY, {"scale": "full" if args.device == "cuda" else "demo"}), []
-    sys.stdout.write(f"{'case':<28} {'predicted':>9} {'measured':>9} {'error':>8} {'s/step':>8}  outcome\n")
+    scale, cases = "full" if args.device == "cuda" else "demo", []
+    sys.stdout.write(f"{'case':<38} {'predicted':>9} {'measured':>9} {'error':>8} {'s/step':>8}  outcome\n")
     with tempfile.TemporaryDirectory() as scratch:
-        suite = Suite(study, device, Path(scratch), SECONDS)
+        suite = Suite(scale, device, Path(scratch), SECONDS)
         output = args.folder / file_name(suite.own.name)
         for found in suite.cases(settings):
             cases.append(found)

@@ -23,12 +23,13 @@ def trace():
     return trace_step(DEMO[1].run(load_study(STUDY)), "8.9")
 
 
-def test_two_cases_on_a_cpu(tmp_path):
+def test_every_system_on_a_cpu(tmp_path):
     done = subprocess.run(
         [sys.executable, PROGRAM, "--device", "cpu", "--folder", tmp_path], capture_output=True, text=True, check=True
     )
-    assert "2 of 2 cases" in done.stdout
+    assert "4 of 4 cases" in done.stdout
     (record,) = read_records(tmp_path).values()
+    assert {case["name"].split("-")[0] for case in record["cases"]} == {"vggt", "hunyuan3d", "rdt"}
     assert record["measures"] == "allocated" and record["packages"]["torch"] and record["untried"] == 0
     for case in record["cases"]:
         assert case["outcome"] == "completed" and case["time"]["step_median_s"] > 0 and not case["emulated"]
@@ -63,9 +64,8 @@ def test_a_prediction_for_a_gpu(trace):
 
 def test_settings_differ_and_keep_their_checkpointing():
     assert len({setting.name for setting in FULL}) == len(FULL) > 50
-    study = load_study(STUDY, {"scale": "full"})
     for setting in FULL[:8]:
-        run = setting.run(study)
+        run = setting.run(load_study(ROOT / f"config/studies/{setting.study}.yaml", {"scale": "full"}))
         assert (run.rank, run.axes["batch"], run.strategy.gradient_checkpointing) == (
             setting.rank,
             setting.batch,

@@ -364,7 +364,7 @@ def data(**changes) -> Data:
 
 
 def sample(prepared, index=0, epoch=0, train=True, **changes):
-    return SequenceDataset(prepared, data(**changes), 14, train)[Draw(seed=1, epoch=epoch, batch=0, index=index)]
+    return SequenceDataset(prepared, data(**changes), 14, train)[Draw(seed=1, epoch=epoch, step=0, index=index)]
 
 
 def test_split_by_image_and_by_scene(prepared):

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Draw(NamedTuple):
-    """Which sample, and the numbers its randomness is a pure function of. ``batch``: what the samples of a step share."""
+    """Which sample, and the numbers its randomness is a pure function of. ``step`` of the epoch: what its samples share."""
 
     seed: int
     epoch: int
-    batch: int
+    step: int
     index: int
 
 

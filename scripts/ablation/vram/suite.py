@@ -21,12 +21,16 @@ ACCUMULATION = 2  # the second pass runs beside the gradients of the first
 ALL_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
+VGGT, SHAPE, ROBOT = "vggt-eth3d", "hunyuan3d-4090", "rdt-batch"
+
+
 @dataclass(frozen=True)
 class Setting:
-    """One step to measure. ``card``: a smaller card that the GPU is held to; None: all of the GPU."""
+    """One step to measure. ``rank``: None where the strategy has none. ``card``: a smaller card to be held to; None: no."""
 
+    study: str
     strategy: str
-    rank: int
+    rank: int | None
     batch: int
     precision: str
     checkpointing: bool
@@ -35,40 +39,55 @@ class Setting:
     @property
     def name(self) -> str:
         """Readable and unique within a suite."""
+        rank = "" if self.rank is None else f"-r{self.rank}"
         checkpointing = "ckpt" if self.checkpointing else "full"
-        words = [f"{self.strategy}-r{self.rank}-b{self.batch}-{self.precision}-{checkpointing}", self.card]
-        return "@".join(word for word in words if word)
+        words = f"{self.study.split('-')[0]}-{self.strategy}{rank}-b{self.batch}-{self.precision}-{checkpointing}"
+        return words if self.card is None else f"{words}@{self.card}"
 
     def run(self, study: Study) -> Run:
-        """The run of ``study`` that takes this step."""
-        run = next(run for run in expand(study, "suite") if run.axes["strategy"] == self.strategy)
+        """The run of ``study``, which is the named one, that takes this step."""
+        run = next(run for run in expand(study, self.study) if run.axes["strategy"] == self.strategy)
         strategy = run.strategy.model_copy(update={"gradient_checkpointing": self.checkpointing})
-        axes = {"rank": self.rank, "batch": self.batch, "precision": self.precision, "accumulation": ACCUMULATION}
+        axes = {"rank": self.rank, "batch": self.batch, "precision": self.precision, "accumulation": ACCUMULATION, "gpus": 1}
         return replace(run.with_axes(**axes), strategy=strategy)
 
 
 FIRST = (
-    Setting("A", 16, 1, "bf16", False),
-    Setting("C", 16, 1, "bf16", True),
-    Setting("B", 16, 1, "bf16", True),
-    Setting("A", 16, 2, "bf16", False, "rtx4090"),  # predicted to run out of memory
-    Setting("A", 16, 1, "bf16", False, "rtx4090"),
-    Setting("C", 16, 1, "bf16", False),
-    Setting("A", 16, 1, "fp32", False),
-    Setting("C", 16, 1, "fp32", True),
-    Setting("A", 16, 2, "bf16", False),
-    Setting("C", 64, 2, "bf16", True),
-    Setting("B", 16, 2, "bf16", True, "rtx5090"),  # predicted to be tight
-    Setting("C", 16, 2, "bf16", True, "rtx5090"),  # predicted to miss by little
-    Setting("C", 16, 1, "bf16", True, "rtx4090"),
-    Setting("A", 4, 1, "bf16", False),
-    Setting("C", 16, 1, "fp16", True),
-    Setting("C", 16, 1, "tf32", True),
-    Setting("C", 64, 1, "fp32", True, "rtx4090"),
+    Setting(VGGT, "A", 16, 1, "bf16", False),
+    Setting(SHAPE, "C", 16, 1, "bf16", True),
+    Setting(ROBOT, "lora", 16, 4, "bf16", False),
+    Setting(VGGT, "C", 16, 1, "bf16", True),
+    Setting(SHAPE, "B", 16, 1, "bf16", False),
+    Setting(ROBOT, "full", None, 4, "bf16", False),
+    Setting(VGGT, "A", 16, 2, "bf16", False, "rtx4090"),  # predicted to run out of memory
+    Setting(SHAPE, "A", None, 1, "bf16", False),
+    Setting(VGGT, "B", 16, 1, "bf16", True),
+    Setting(ROBOT, "lora", 16, 16, "bf16", False),
+    Setting(VGGT, "A", 16, 1, "bf16", False, "rtx4090"),
+    Setting(VGGT, "C", 16, 1, "bf16", False),
+    Setting(ROBOT, "full", None, 32, "bf16", False),
+    Setting(SHAPE, "B", 16, 2, "bf16", False),
+    Setting(VGGT, "A", 16, 1, "fp32", False),
+    Setting(VGGT, "C", 16, 1, "fp32", True),
+    Setting(SHAPE, "C", 16, 4, "bf16", True),
+    Setting(VGGT, "A", 16, 2, "bf16", False),
+    Setting(VGGT, "C", 64, 2, "bf16", True),
+    Setting(VGGT, "B", 16, 2, "bf16", True, "rtx5090"),  # predicted to be tight
+    Setting(VGGT, "C", 16, 2, "bf16", True, "rtx5090"),  # predicted to miss by little
+    Setting(VGGT, "C", 16, 1, "bf16", True, "rtx4090"),
+    Setting(VGGT, "A", 4, 1, "bf16", False),
+    Setting(VGGT, "C", 16, 1, "fp16", True),
+    Setting(VGGT, "C", 16, 1, "tf32", True),
+    Setting(VGGT, "C", 64, 1, "fp32", True, "rtx4090"),
 )
 REST = product((2, 4, 1), ("bf16", "fp32"), (4, 64, 16), "CAB", (True, False))  # the factors, the last one changing fastest
-FULL = tuple(dict.fromkeys([*FIRST, *(Setting(s, r, b, p, c) for b, p, r, s, c in REST)]))
-DEMO = (Setting("A", 4, 1, "fp32", False), Setting("C", 16, 2, "fp32", True))
+FULL = tuple(dict.fromkeys([*FIRST, *(Setting(VGGT, s, r, b, p, c) for b, p, r, s, c in REST)]))
+DEMO = (
+    Setting(VGGT, "A", 4, 1, "fp32", False),
+    Setting(VGGT, "C", 16, 2, "fp32", True),
+    Setting(SHAPE, "B", 4, 2, "fp32", False),
+    Setting(ROBOT, "full", None, 2, "fp32", False),
+)
 
 
 def own_card(device: torch.device) -> Card:

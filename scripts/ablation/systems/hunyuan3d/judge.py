@@ -38,7 +38,7 @@ def evaluate(
     rows = []
     for count, index in enumerate(chosen_views(samples, how.views)):
         shape, view = samples.views[index]
-        sample = samples[Draw(seed=0, epoch=0, batch=0, index=index)]
+        sample = samples[Draw(seed=0, epoch=0, step=0, index=index)]
         made = generate(network, sample["image"].to(device), sample["flow_noise"].to(device), how)
         rows.append({"item": shape.name, "view": view.stem, **judged(network, made, shape, how.tau)})
         if count < how.pictures:
@@ -140,7 +140,7 @@ def _fixed(samples: ShapeDataset, count: int) -> Iterator[dict[str, Tensor]]:
     """``count`` samples, always the same, spread over the data; where it is small, with new noise each time round."""
     for number in range(count):
         index = number * len(samples) // count if len(samples) > count else number % len(samples)
-        yield samples[Draw(seed=0, epoch=number // len(samples), batch=0, index=index)]
+        yield samples[Draw(seed=0, epoch=number // len(samples), step=0, index=index)]
 
 
 def _batch(sample: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -140,7 +140,7 @@ class Data(Strict):
     resolution: tuple[PositiveInt, PositiveInt] = (518, 518)
     """Height and width of the images, in pixels; multiples of the patch size."""
     multi_scale: tuple[PositiveInt, ...] = ()
-    """Widths to train at, one a batch at random; heights follow. Left out, all batches have `resolution`."""
+    """Widths to train at, one an optimizer step at random; heights follow. Left out, all batches have `resolution`."""
     fit: Literal["crop", "stretch"] = "crop"
     """crop: keep the aspect ratio and cut around the principal point; stretch: resize both sides to fit."""
     depth_range: tuple[PositiveFloat, PositiveFloat] = (0.1, 100.0)

@@ -87,7 +87,7 @@ class System:
         images, flat, items, errors = [], [], {}, []
         wanted = _spread(len(samples), settings.pictures)
         for index in range(len(samples)):
-            sample = samples[Draw(seed=0, epoch=0, batch=0, index=index)]
+            sample = samples[Draw(seed=0, epoch=0, step=0, index=index)]
             scene, names = samples.names(index)
             predicted, extrinsics = self._predict(model, sample["images"].to(device))
             flat += depth_metrics(constant_depth(sample["truth"]), sample["truth"], sample["regions"])
@@ -117,7 +117,7 @@ class System:
     def preview(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> dict[str, float]:
         """Depth of the first held-out sequence: its errors, and a panel of its middle image."""
         samples = self.samples(folders, train=False)
-        sample, (scene, names) = samples[Draw(seed=0, epoch=0, batch=0, index=0)], samples.names(0)
+        sample, (scene, names) = samples[Draw(seed=0, epoch=0, step=0, index=0)], samples.names(0)
         predicted, _ = self._predict(model, sample["images"].to(device))
         predicted = align(predicted, sample["truth"], self.settings.evaluation.alignment)
         _save_middle(out, scene, names, sample, predicted)

@@ -60,8 +60,8 @@ class SequenceDataset:
         window = self.windows[draw.index]
         scene = self.scenes[window.scene]
         rng = np.random.default_rng([draw.seed, draw.epoch, draw.index])
-        of_batch = np.random.default_rng([draw.seed, draw.epoch, draw.batch])
-        size = self.sizes[of_batch.integers(len(self.sizes))]
+        of_step = np.random.default_rng([draw.seed, draw.epoch, draw.step])
+        size = self.sizes[of_step.integers(len(self.sizes))]
         frames = [self._frame(scene.read(view, self.data.target == "dense"), size, rng) for view in window.views]
         sample = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
         if self.train and rng.random() < self.data.augment.mirror:
