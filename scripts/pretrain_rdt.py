@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from math import isqrt, log
 from pathlib import Path
 from string import ascii_letters, punctuation
@@ -23,12 +24,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import default_collate
 from tqdm import tqdm
 from transformers import SiglipVisionConfig, SiglipVisionModel, T5Config, T5EncoderModel, T5Tokenizer
 
 from ablation.cli import call
 from ablation.settings import Settings
 from ablation.study import load_study
+from ablation.systems.base import Draw
 from ablation.systems.rdt.data.augment import augmented
 from ablation.systems.rdt.data.images import fitted, pasted
 from ablation.systems.rdt.settings import Augment, SystemSettings
@@ -37,7 +41,6 @@ from ablation.systems.rdt.simulation.expert import plan
 from ablation.systems.rdt.simulation.task import COLOURS, SIDES, instructions
 from ablation.systems.rdt.simulation.world import JOINTS, World
 from ablation.systems.rdt.system import System
-from ablation.training.order import Split, loader
 
 STUDY = Path(__file__).parent.parent / "config/studies/rdt-batch.yaml"
 PALETTE = {
@@ -48,6 +51,10 @@ PALETTE = {
     "black": (0.05, 0.05, 0.05),
 }
 """Colours of blocks that the encoders learn; the released ones have seen all there are."""
+
+
+SHARPNESS, OFFSET = 10.0, 0.1
+"""Of pointing: small, so that blocks make a great difference to the tokens, which is what RDT learns from."""
 
 
 # --- the encoders ----------------------------------------------------------------------------------------------------
@@ -70,7 +77,8 @@ class Pointer(nn.Module):
         tokens = self.image(images.float() / 127.5 - 1).last_hidden_state
         words = self.text(sentences.flatten(0, 1), mask.flatten(0, 1)).last_hidden_state.unflatten(0, sentences.shape[:2])
         sentence = (words * mask[..., None]).sum(2) / mask.sum(2, keepdim=True)
-        return (self.query(sentence) @ tokens.mT).softmax(-1) @ (self.middles + self.offset(tokens))
+        alike = F.normalize(self.query(sentence), dim=-1) @ F.normalize(tokens, dim=-1).mT
+        return (SHARPNESS * alike).softmax(-1) @ (self.middles + OFFSET * self.offset(tokens))
 
 
 def write_encoders(text: Path, image: Path, settings: SystemSettings, scenes: int, steps: int, batch: int) -> None:
@@ -150,20 +158,32 @@ def project(world: World, camera: str, block: int) -> NDArray[np.float64]:
     return np.array([y, -x]) * focal / z / WIDTH + 0.5 if z < 0 else np.array([-1.0, -1.0])
 
 
+BEGINNING, LISTENING = 8, 0.25
+"""Steps of an episode that count as its beginning; share of the training that sees nothing else."""
+
+
 # --- the policy ------------------------------------------------------------------------------------------------------
 
 
 def write_policy(path: Path, settings: SystemSettings, folders: Sequence[Path], steps: int, batch: int) -> nn.Module:
-    """Train RDT on prepared demonstrations, as the workflow trains it, and write it."""
+    """Train RDT on prepared demonstrations and write it.
+
+    At first on the beginnings of episodes alone: later the arm is on its way and shows itself which block is meant, and a
+    network that has learnt to look there takes long to listen to the instruction.
+    """
     system = System(settings)
     model, samples = system.build(), system.samples(folders, train=True)
-    batches = iter(loader(samples, Split(batch), seed=0, start=0, stop=steps, workers=0, pin=False))
+    beginnings = [index for index in range(len(samples)) if samples.place(index)[1] < BEGINNING]
+    rng, numbers = np.random.default_rng(2), count()
 
     def loss() -> Tensor:
-        (objective,) = system.objectives(model, next(batches))
+        number = next(numbers)
+        chosen = rng.choice(beginnings if number < LISTENING * steps else len(samples), batch)
+        drawn = [samples[Draw(seed=0, epoch=number, batch=number, index=int(index))] for index in chosen]
+        (objective,) = system.objectives(model, default_collate(drawn))
         return objective.loss
 
-    train(model, loss, steps, 1e-3, "pretraining RDT")
+    train(model, loss, steps, 2e-3, "pretraining RDT")
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
     return model
 
@@ -188,7 +208,7 @@ def train(model: nn.Module, loss, steps: int, lr: float, what: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, cycle_momentum=False)
     average = None
-    progress = tqdm(range(steps), desc=what)
+    progress = tqdm(range(steps), desc=what, mininterval=5)
     for step in progress:
         value = loss()
         optimizer.zero_grad()
@@ -208,8 +228,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=2500, help="that the encoders are trained on")
     parser.add_argument("--encoder-steps", type=int, default=1500)
     parser.add_argument("--episodes", type=int, default=500, help="that RDT is trained on")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
     text, image, policy = (args.output / f"rdt-demo{end}" for end in ("-t5", "-siglip", ".safetensors"))
     encoders = {"text": str(text), "image": str(image)}
