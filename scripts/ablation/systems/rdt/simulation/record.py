@@ -13,17 +13,16 @@ from tqdm import tqdm
 from ablation.systems.rdt.data.episode import ACTION, IMAGES, INSTRUCTIONS, QPOS
 from ablation.systems.rdt.simulation.camera import CAMERAS, Pictures, pictures
 from ablation.systems.rdt.simulation.expert import plan
-from ablation.systems.rdt.simulation.task import DOMAINS, HOLD, Side, instructions
+from ablation.systems.rdt.simulation.task import HOLD, Side, instructions
 from ablation.systems.rdt.simulation.world import World
 
 
 def record_episodes(out: Path, side: Side, seed: int, count: int) -> list[Path]:
     """The episodes 0 to ``count`` - 1 of ``seed`` as ``out``/<colour>/episode_<number>.hdf5, with their instructions."""
     world = World(side)
-    for colour in DOMAINS[side].colours:
-        folder = out / colour
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / INSTRUCTIONS).write_text(json.dumps(instructions(colour), indent=1) + "\n")
+    folder = out / world.colour
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INSTRUCTIONS).write_text(json.dumps(instructions(world.colour), indent=1) + "\n")
     return [_record(out, world, seed, number) for number in tqdm(range(count), desc="recording episodes", disable=None)]
 
 

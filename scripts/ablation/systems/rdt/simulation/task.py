@@ -12,16 +12,16 @@ class Domain(NamedTuple):
     """What differs between the robot's surroundings."""
 
     colours: tuple[str, str]
-    """Names of the blocks' colours."""
+    """Names of the blocks' colours, that of the block to reach for first."""
     mount: tuple[float, float]
     """Where the robot stands, to the left of the middle (m), and how far it is turned to the left (rad)."""
 
 
 DOMAINS: dict[Side, Domain] = {
     "home": Domain(("red", "blue"), (0.0, 0.0)),
-    "away": Domain(("green", "yellow"), (0.08, -0.35)),
+    "away": Domain(("red", "blue"), (0.08, -0.35)),
 }
-"""A policy that was trained at home meets, away, unknown colours, and joints that point elsewhere on the table."""
+"""A policy that was trained at home meets, away, joints that point elsewhere on the table."""
 SIDES: tuple[Side, ...] = get_args(Side)
 
 COLOURS = {"red": (0.85, 0.1, 0.1), "blue": (0.1, 0.2, 0.85), "green": (0.1, 0.65, 0.15), "yellow": (0.9, 0.8, 0.1)}

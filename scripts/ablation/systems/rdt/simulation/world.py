@@ -28,6 +28,7 @@ HOME = (0.0, -0.1, 0.2, 0.0, 1.47, 0.0)
 SPREAD = 0.12
 """Each of them starts at most this far from there."""
 HEIGHT = 0.02  # half of a block
+NAMED = 0  # the block that the instruction names
 
 
 class World:
@@ -43,11 +44,9 @@ class World:
         self._opening = self.model.joint("left_finger").range[1]
 
     def reset(self, seed: int, number: int) -> None:
-        """Start episode ``number`` of ``seed``: blocks, joints and the colour to reach for are a function of these two."""
+        """Start episode ``number`` of ``seed``: blocks and joints are a function of these two."""
         rng = np.random.default_rng([seed, number])
         mujoco.mj_resetData(self.model, self.data)
-        self.named = int(rng.integers(2))
-        """The number of the named block."""
         for block, place in enumerate(_places(rng)):
             angle = rng.uniform(0, np.pi / 2) / 2
             self.data.joint(self._free(block)).qpos = [*place, HEIGHT, np.cos(angle), 0, 0, np.sin(angle)]
@@ -60,7 +59,7 @@ class World:
     @property
     def colour(self) -> str:
         """The named colour."""
-        return DOMAINS[self.side].colours[self.named]
+        return DOMAINS[self.side].colours[NAMED]
 
     @property
     def instruction(self) -> str:
@@ -76,7 +75,7 @@ class World:
     @property
     def goal(self) -> NDArray[np.float64]:
         """Where the hand shall be [3], in m."""
-        return self.data.xpos[self._blocks[self.named]] + [0, 0, HEIGHT + ABOVE]
+        return self.data.xpos[self._blocks[NAMED]] + [0, 0, HEIGHT + ABOVE]
 
     @property
     def hand(self) -> NDArray[np.float64]:
@@ -106,7 +105,7 @@ class World:
         self.data.ctrl[JOINTS:] = action[JOINTS] / GRIPPERS["action"]["right"] * self._opening
         for _ in range(self._substeps):
             mujoco.mj_step(self.model, self.data)
-            self.touched_other |= self._touches(1 - self.named)
+            self.touched_other |= self._touches(1 - NAMED)
         mujoco.mj_fwdPosition(self.model, self.data)  # mj_step leaves the places of one substep before
         self.steps += 1
         self.held = self.held + 1 if self.distance <= TOLERANCE else 0
