@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 SIGLIP = {**TOWER, "image_size": 32, "patch_size": 8}
 T5 = {"vocab_size": 200, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-SENTENCES = ["Reach for the green block.", "Move the right hand over the yellow block on the table and keep it there."]
+SENTENCES = ["Reach for the red block.", "Move the right hand over the red block on the table and keep it there."]
 
 
 def spiece(folder: Path) -> None:
@@ -272,7 +272,7 @@ def test_evaluation_is_repeatable_and_tells_the_items_apart(system, prepared, tm
     found, again = (system.evaluate(model, prepared, tmp_path, CPU) for _ in range(2))
     assert found == again
     assert set(found.metrics) == {metric.name for metric in system.settings.metrics()}
-    assert {item["item"] for item in found.items} <= {f"Reach for the {colour} block." for colour in ("green", "yellow")}
+    assert {item["item"] for item in found.items} == {"Reach for the red block."}
     mean = np.mean([item["sample_mse"] for item in found.items if "sample_mse" in item])
     assert found.metrics["sample_mse"] == pytest.approx(mean, rel=0.5) and found.metrics["success"] == 0
     assert (tmp_path / "actions.png").stat().st_size > 1000 and len(list(tmp_path.glob("rollout-*.png"))) == 1
