@@ -24,6 +24,7 @@ def evaluate(
     accelerator = make_accelerator(precision, device)
     model = for_evaluation(system, precision, weights, trained, device)
     model = accelerator.prepare_model(model, evaluation_mode=True)
+    pictures.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         found = system.evaluate(model, data, pictures, device)
     return found._asdict()

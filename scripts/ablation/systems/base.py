@@ -81,7 +81,7 @@ class System(Protocol):
         ...
 
     def evaluate(self, model: "nn.Module", folders: Sequence[Path], out: Path, device: "Any") -> Evaluation:
-        """Judge ``model`` on the held-out data; pictures go to ``out``."""
+        """Judge ``model`` on the held-out data; pictures go to the folder ``out``, which is there."""
         ...
 
     def preview(self, model: "nn.Module", folders: Sequence[Path], out: Path, device: "Any") -> dict[str, float]:

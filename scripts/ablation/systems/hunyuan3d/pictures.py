@@ -22,7 +22,6 @@ def save_panel(path: Path, seen: Path, other: Path, cameras: dict[str, View], ma
     for number, (words, image) in enumerate(tiles):
         panel.paste(image, (number * SIDE, HEAD))
         ImageDraw.Draw(panel).text((number * SIDE + 4, 2), words, fill="black")
-    path.parent.mkdir(parents=True, exist_ok=True)
     panel.save(path)
 
 

@@ -12,7 +12,6 @@ SHOWN = 4  # samples
 
 def save_actions(path: Path, predicted: Predicted) -> None:
     """A row for each joint, a column for each of a few samples: recorded (grey) and predicted, over the steps to come."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     joints = predicted.mask.nonzero().flatten().tolist()
     which = np.linspace(0, len(predicted.rows) - 1, min(SHOWN, len(predicted.rows))).round().astype(int)
     figure = Figure(figsize=(2.4 * len(which), 1.1 * len(joints)), layout="constrained")

@@ -35,6 +35,5 @@ def save_panel(path: Path, image: NDArray, predicted: NDArray, truth: NDArray) -
         if style:
             bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02)
             bar.ax.tick_params(labelsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
