@@ -19,7 +19,7 @@ from ablation.files import write_csv
 from ablation.hardware import load_cards
 from ablation.report import figures
 from ablation.report.page import report_page
-from ablation.report.results import Results
+from ablation.report.results import CellResult, Results
 from ablation.report.splits import largest_difference, splits_table
 from ablation.report.statistics import estimate
 from ablation.report.tables import cost_table, difference, main_table, out_of_memory, run_table
@@ -356,6 +356,10 @@ def test_splits_of_one_effective_batch_stand_together(tmp_path):
         ("4 × 1 × 1", "4", "B", "", ""), ("2 × 2 × 1", "4", "B", "0e+00", "0e+00"),
         ("4 × 2 × 1", "8", "A", "", ""), ("8 × 1 × 1", "8", "A", "2e-01", "0e+00"),
     }  # fmt: skip
+
+
+def test_an_axis_without_meaning_is_not_in_a_cell_s_name():
+    assert CellResult({"strategy": "full", "rank": None, "batch": 8}, pd.DataFrame()).label == "full, batch 8"
 
 
 def test_a_study_of_one_split_has_no_such_table(tmp_path, demo_study):

@@ -24,10 +24,9 @@ class CellResult:
 
     @property
     def label(self) -> str:
-        """Short name of the cell, from the axes that vary in the study."""
-        return ", ".join(
-            f"{value}" if axis == "strategy" else f"{axis.rsplit('.', 1)[-1]} {value}" for axis, value in self.axes.items()
-        )
+        """Short name of the cell, from the axes that vary in the study and mean something in it."""
+        known = {axis.rsplit(".", 1)[-1]: value for axis, value in self.axes.items() if value is not None}
+        return ", ".join(f"{value}" if axis == "strategy" else f"{axis} {value}" for axis, value in known.items())
 
     @property
     def strategy(self) -> str:

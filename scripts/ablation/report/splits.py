@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ablation.report.results import MEMORY, THROUGHPUT, CellResult, Results
+from ablation.report.statistics import Estimate
 from ablation.report.tables import NONE, axis_names, axis_values, no_memory, number, shown
 
 SPLIT = ("batch", "accumulation", "gpus")
@@ -53,7 +54,7 @@ def _row(results: Results, cell: CellResult, first: CellResult, histories: Mappi
             " × ".join(str(int(axes[axis])) for axis in SPLIT),
             str(int(axes["effective_batch"])),
             *rest,
-            no_memory(cell) or shown(cell.estimate("final_loss"), 4),
+            no_memory(cell) or _short(cell.estimate("final_loss")),
             *("" if cell is first else _apart(cell, first, histories, column) for column in ("loss", "grad_norm")),
             shown(speed, 2),
             f"{speed.mean / reference.mean:.2f}" if speed and reference else NONE,
@@ -63,6 +64,10 @@ def _row(results: Results, cell: CellResult, first: CellResult, histories: Mappi
         ],
         "kind": "",
     }
+
+
+def _short(found: Estimate | None) -> str:
+    return NONE if found is None else f"{found.mean:.4g}"
 
 
 def _apart(cell: CellResult, first: CellResult, histories: Mapping[str, pd.DataFrame], column: str) -> str:
