@@ -62,7 +62,7 @@ gpu-records: install  ## on a machine with a GPU: predicted against measured mem
 pretrain: install  ## pretrain the demo's base model again (50 minutes)
 	$(BIN)/python scripts/pretrain_vggt.py --output resources/vggt-demo.safetensors
 
-pretrain-vae: install  ## pretrain Hunyuan3D's demo autoencoder again, on resources/meshes (25 minutes)
+pretrain-vae: install  ## pretrain Hunyuan3D's demo autoencoder again, on resources/meshes (20 minutes)
 	$(BIN)/python scripts/pretrain_hunyuan3d_vae.py --output resources/hunyuan3d-demo-vae.safetensors
 
 pretrain-hunyuan3d: install  ## pretrain Hunyuan3D's demo transformer again, with that autoencoder (8 minutes)
