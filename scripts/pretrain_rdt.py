@@ -131,6 +131,7 @@ def render_scenes(count: int, size: int) -> tuple[NDArray, ...]:
     """Images [N, 3, S, S]; of the two blocks in each the colours [N, 2], the middles [N, 2, 2], and whether seen [N, 2]."""
     rng, augment = np.random.default_rng(1), Augment(blur=0.5)
     worlds = [World(side) for side in SIDES]
+    own_colours = [world.model.geom_rgba.copy() for world in worlds]
     rows = []
     for number in tqdm(range(count), desc="rendering scenes"):
         world = worlds[number % len(worlds)]
@@ -147,6 +148,8 @@ def render_scenes(count: int, size: int) -> tuple[NDArray, ...]:
             places = np.stack([project(world, camera, block) for block in range(2)])
             seen = ((places > 0) & (places < 1)).all(-1)
             rows.append((pasted(image, size, (127, 127, 127)).numpy(), colours, places.astype(np.float32), seen))
+    for world, colours in zip(worlds, own_colours, strict=True):
+        world.model.geom_rgba[:] = colours  # the model is shared by all worlds of a side
     return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 
@@ -158,7 +161,7 @@ def project(world: World, camera: str, block: int) -> NDArray[np.float64]:
     return np.array([y, -x]) * focal / z / WIDTH + 0.5 if z < 0 else np.array([-1.0, -1.0])
 
 
-BEGINNING, LISTENING = 8, 0.25
+BEGINNING, LISTENING = 8, 0.35
 """Steps of an episode that count as its beginning; share of the training that sees nothing else."""
 
 
@@ -168,8 +171,8 @@ BEGINNING, LISTENING = 8, 0.25
 def write_policy(path: Path, settings: SystemSettings, folders: Sequence[Path], steps: int, batch: int) -> nn.Module:
     """Train RDT on prepared demonstrations and write it.
 
-    At first on the beginnings of episodes alone: later the arm is on its way and shows itself which block is meant, and a
-    network that has learnt to look there takes long to listen to the instruction.
+    At first on the beginnings of episodes alone, then on as many of them as of all steps: later the arm is on its way and shows
+    itself which block is meant, and a network that has learnt to look there takes long to listen to the instruction.
     """
     system = System(settings)
     model, samples = system.build(), system.samples(folders, train=True)
@@ -178,7 +181,9 @@ def write_policy(path: Path, settings: SystemSettings, folders: Sequence[Path], 
 
     def loss() -> Tensor:
         number = next(numbers)
-        chosen = rng.choice(beginnings if number < LISTENING * steps else len(samples), batch)
+        chosen = rng.choice(beginnings, batch)
+        if number > LISTENING * steps:
+            chosen[: batch // 2] = rng.integers(len(samples), size=batch // 2)
         drawn = [samples[Draw(seed=0, epoch=number, batch=number, index=int(index))] for index in chosen]
         (objective,) = system.objectives(model, default_collate(drawn))
         return objective.loss
@@ -233,7 +238,7 @@ def main() -> None:
     args = parser.parse_args()
     text, image, policy = (args.output / f"rdt-demo{end}" for end in ("-t5", "-siglip", ".safetensors"))
     encoders = {"text": str(text), "image": str(image)}
-    data = {"simulation": {"side": "home", "episodes": args.episodes}, "augment": {"share": 0}}
+    data = {"simulation": {"side": "home", "episodes": args.episodes}, "augment": {"share": 0}, "dropout": 0}
     settings = load_study(STUDY, {"scale": "demo", "data": data, "model": {"encoders": encoders}})
 
     torch.manual_seed(0)
