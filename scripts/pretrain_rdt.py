@@ -131,6 +131,7 @@ def render_scenes(count: int, size: int) -> tuple[NDArray, ...]:
     """Images [N, 3, S, S]; of the two blocks in each the colours [N, 2], the middles [N, 2, 2], and whether seen [N, 2]."""
     rng, augment = np.random.default_rng(1), Augment(blur=0.5)
     worlds = [World(side) for side in SIDES]
+    own_colours = [world.model.geom_rgba.copy() for world in worlds]
     rows = []
     for number in tqdm(range(count), desc="rendering scenes"):
         world = worlds[number % len(worlds)]
@@ -147,6 +148,8 @@ def render_scenes(count: int, size: int) -> tuple[NDArray, ...]:
             places = np.stack([project(world, camera, block) for block in range(2)])
             seen = ((places > 0) & (places < 1)).all(-1)
             rows.append((pasted(image, size, (127, 127, 127)).numpy(), colours, places.astype(np.float32), seen))
+    for world, colours in zip(worlds, own_colours, strict=True):
+        world.model.geom_rgba[:] = colours  # the model is shared by all worlds of a side
     return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 
@@ -179,7 +182,7 @@ def write_policy(path: Path, settings: SystemSettings, folders: Sequence[Path], 
     def loss() -> Tensor:
         number = next(numbers)
         chosen = rng.choice(beginnings if number < LISTENING * steps else len(samples), batch)
-        drawn = [samples[Draw(seed=0, epoch=number, batch=number, index=int(index))] for index in chosen]
+        drawn = [samples[Draw(seed=0, epoch=number, step=number, index=int(index))] for index in chosen]
         (objective,) = system.objectives(model, default_collate(drawn))
         return objective.loss
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from episodes import dataset, pixels, seen, shown
 from PIL import Image
+from pretrain_rdt import render_scenes
 
 from ablation.settings import Training
 from ablation.systems.base import Draw
@@ -296,6 +297,14 @@ def test_no_graphics_library_is_needed():
     environment = {"PYTHONPATH": "scripts", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_scenes_of_many_colours_leave_the_robots_world_as_it_was():
+    """What is recorded after the encoders were pretrained, in one process, shows the colours that the instructions name."""
+    before = [World(side).model.geom_rgba.copy() for side in SIDES]
+    render_scenes(4, 64)
+    for side, colours in zip(SIDES, before, strict=True):
+        np.testing.assert_array_equal(World(side).model.geom_rgba, colours)
 
 
 # --- demonstrations --------------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def test_a_corrupt_episode_of_ones_own_is_refused_or_named(tmp_path, encoders, b
 
 
 def gradients(system, prepared, strategy: Strategy, batch: int, accumulation: int) -> tuple[dict[str, torch.Tensor], float]:
-    """What one step over the same 16 samples would change, per parameter, and its loss."""
+    """The gradients of one step over the same 16 samples, and its loss."""
     AcceleratorState._reset_state(True)
     torch.manual_seed(0)
     model = system.build()
@@ -185,17 +185,23 @@ def gradients(system, prepared, strategy: Strategy, batch: int, accumulation: in
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
-    accelerator = make_accelerator("fp32", CPU)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    accelerator, kept = make_accelerator("fp32", CPU), {}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    class Keeping(torch.optim.SGD):
+        """Takes the gradients as they are: seen through the change of a parameter they would be rounded to its last bit."""
+
+        def step(self, closure=None):
+            kept.update({name: parameter.grad.clone() for name, parameter in trained.items()})
+
+    optimizer = Keeping(trained.values(), lr=1.0)
     model, optimizer = accelerator.prepare(model, optimizer)
     samples = system.samples(prepared, train=True)
     drawn = [samples[Draw(0, 0, 0, index)] for index in range(16)]
     batches = [default_collate(drawn[start : start + batch]) for start in range(0, 16, batch)]
     values = training_step(system, model, optimizer, accelerator, batches, accumulation, None, lambda _: None)
-    after = dict(model.named_parameters())
     AcceleratorState._reset_state(True)
-    return {name: before[name] - after[name].detach() for name in before}, float(values["loss"])
+    return kept, float(values["loss"])
 
 
 @pytest.mark.parametrize("train", [{"full": ["*"]}, {"lora": ["*"]}], ids=["full", "lora"])
