@@ -56,7 +56,8 @@ def folders(scene_root, tmp_path_factory):
 
 @pytest.fixture
 def setup(tmp_path, tiny, vggt, folders):
-    """Builds trainers of a tiny study: ``setup(folder, **changes)``."""
+    """Builds trainers of a tiny study: ``setup(folder, **changes)``. Afterwards none of them counts memory any more."""
+    built = []
     save_file(vggt.state_dict(), tmp_path / "weights.safetensors")
     weights = {"weights": tmp_path / "weights.safetensors"}
 
@@ -84,10 +85,14 @@ def setup(tmp_path, tiny, vggt, folders):
     def build(folder, run=None, **changes):
         run = run or run_of(**changes)
         (tmp_path / folder).mkdir(exist_ok=True)
-        return Trainer(run, load_system(run.settings), weights, folders, tmp_path / folder, CPU, CpuMeter(PLENTY))
+        system = load_system(run.settings)
+        built.append(Trainer(run, system, weights, folders, tmp_path / folder, CPU, CpuMeter(PLENTY)))
+        return built[-1]
 
     build.run_of, build.weights, build.root = run_of, weights, tmp_path
-    return build
+    yield build
+    for trainer in built:
+        trainer.meter.report()
 
 
 def trained(trainer):
