@@ -1,8 +1,9 @@
 """Pretrain the demo's small Hunyuan3D on the committed meshes, and write its weights (fp16 safetensors).
 
-The committed ``resources/hunyuan3d-demo.safetensors`` came from ``make pretrain-hunyuan3d`` (8 minutes on one CPU core). The
-shapes that the demo study adapts to are kept out, so that fine-tuning has something to learn. The autoencoder stays as it is;
-the image encoder, which is frozen from here on, learns with the transformer.
+The committed ``resources/hunyuan3d-demo.safetensors`` was trained by these functions with these defaults, called one by one;
+``make pretrain-hunyuan3d`` (8 minutes on one CPU core) gives one like it, not the same bits. The shapes that the demo study
+adapts to are kept out, so that fine-tuning has something to learn. The autoencoder stays as it is; the image encoder, which is
+frozen from here on, learns with the transformer.
 """
 
 import argparse

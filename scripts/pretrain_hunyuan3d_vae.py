@@ -1,6 +1,7 @@
 """Pretrain the demo's small autoencoder of shapes on the committed meshes, and write its weights (fp16 safetensors).
 
-The committed ``resources/hunyuan3d-demo-vae.safetensors`` came from ``make pretrain-vae`` (20 minutes on one CPU core). Its
+The committed ``resources/hunyuan3d-demo-vae.safetensors`` was trained with these defaults by an earlier state of this program;
+``make pretrain-vae`` (20 minutes on one CPU core) gives one like it, not the same bits, and asks for another transformer. Its
 sizes are those of the demo study.
 """
 

@@ -1,6 +1,7 @@
 """Make what the demo of RDT starts from: two small encoders, and a small RDT that knows its task at home.
 
-The committed files ``resources/rdt-demo*`` came from ``make pretrain-rdt`` (25 minutes on one CPU core).
+The committed files ``resources/rdt-demo*`` were made by these functions, called one by one, the encoders by an earlier state of
+them; ``make pretrain-rdt`` (25 minutes on one CPU core) gives some like them, not the same bits.
 
 - ``rdt-demo-t5``, ``rdt-demo-siglip``: encoders that learnt together to point at the block that a sentence names.
 - ``rdt-demo.safetensors``: an RDT that learnt from the expert's demonstrations on the side ``home``.

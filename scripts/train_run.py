@@ -17,6 +17,7 @@ from ablation.hardware import load_card
 from ablation.locks import lease_folder
 from ablation.resolved import load_run
 from ablation.sweep import Run
+from ablation.training.processes import place, start
 from ablation.yamlfile import dump_yaml
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ablation.provenance import manifest
-    from ablation.training.processes import place
     from ablation.training.randomness import make_deterministic
     from ablation.vram.budget import hold_to_card
     from ablation.vram.measure import make_meter
@@ -56,7 +56,6 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter") -> dict[str, Any]:
     """Train to the end, to a diagnosis, or until the memory is full; returns the outcome and what was measured."""
     from ablation.systems import load_system
-    from ablation.training.processes import place
     from ablation.training.trainer import Trainer
     from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory
 
@@ -81,8 +80,6 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
 
 def train_here(run: Run, args: argparse.Namespace) -> None:
     """Train in this process and write the record. Of several, the first writes it, or the one that runs out of memory."""
-    from ablation.training.processes import place
-
     if place().first:
         log_to(args.folder / "trainer.log")
     else:
@@ -96,11 +93,9 @@ def train_here(run: Run, args: argparse.Namespace) -> None:
 
 def train_in_processes(run: Run, args: argparse.Namespace) -> None:
     """Train in a process a GPU. One that runs out of memory has written so, which is a result."""
-    from ablation.training.processes import start
-
     record = args.folder / "training.json"
     record.unlink(missing_ok=True)
-    if start(sys.argv, run.axes["gpus"]) and not record.is_file():
+    if not start(sys.argv, run.axes["gpus"]) and not record.is_file():
         raise UserError(f"a process of {run.axes['gpus']} failed; its error stands above")
 
 
@@ -121,7 +116,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
     run = load_run(args.study, args.run, args.fingerprint)
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # one of several, whose parent holds the leases
+    if place().count > 1:  # one of several, whose parent holds the leases
         train_here(run, args)
         return
     with lease_folder(args.folder), lease_gpus(run.axes["gpus"]) as gpus:

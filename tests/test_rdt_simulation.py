@@ -96,14 +96,14 @@ def test_the_joints_go_where_they_are_told_and_are_read_in_the_units_of_aloha():
 
 
 def test_the_blocks_are_real_and_the_table_is_too():
-    world = started()
+    world = started(number=1)  # the block lies where the arm can draw it nearer
     block = middle(world, 0)
     drive(world, go_to(world, np.add(block, (0, 0, 0.05))))
     drive(world, go_to(world, np.add(block, (0.08, 0, 0.05))))
     np.testing.assert_allclose(middle(world, 0), block, atol=1e-3)  # the hand passed above it
     drive(world, go_to(world, np.add(block, (0.08, 0, 0.01))))
     drive(world, go_to(world, np.add(block, (-0.05, 0, 0.01))))
-    assert middle(world, 0)[0] < block[0] - 0.02  # pulled along
+    assert middle(world, 0)[0] < block[0] - 0.03  # pulled along
     assert middle(world, 0)[2] == pytest.approx(block[2], abs=2e-3) and world.hand[2] > 0
 
 
@@ -177,7 +177,7 @@ def test_what_is_learned_at_home_fails_away():
         return np.stack([(p := plans[o.number])[np.minimum(o.step + np.arange(8), len(p) - 1)] for o in observations])
 
     assert success_rate(rollouts(homesick, "home", SEED, range(20), execute=8, history=1)) == 1
-    assert success_rate(rollouts(homesick, "away", SEED, range(20), execute=8, history=1)) <= 0.15
+    assert success_rate(rollouts(homesick, "away", SEED, range(20), execute=8, history=1)) <= 0.05
 
 
 def test_a_point_out_of_reach_is_an_error():

@@ -1,8 +1,6 @@
 """Several processes that train one model, one a GPU: how they are started, and which of them this one is."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,10 +24,16 @@ def place() -> Place:
     return Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
-def start(arguments: Sequence[str], count: int) -> int:
-    """Run this program ``count`` times with ``arguments``; returns 0, or the exit status of torchrun when one of them failed.
+def start(arguments: Sequence[str], count: int) -> bool:
+    """Run a program ``count`` times by torchrun; ``arguments``: its file, and what it takes. Returns whether all succeeded.
 
-    The others are ended then: they would wait for it for ever.
+    Where one fails the others are ended: they would wait for it for ever.
     """
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    return subprocess.run([*torchrun, "--", *arguments], check=False).returncode
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.main(["--standalone", "--nproc-per-node", str(count), "--", *arguments])
+    except ChildFailedError:  # its text is a page, and the error of the process stands above
+        return False
+    return True
