@@ -6,8 +6,8 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all test test-slurm lint format schemas vram-table gpu-records pretrain pretrain-vae \
-	pretrain-hunyuan3d pretrain-rdt clean
+.PHONY: help install demo demo-all claims watch test test-slurm test-page fault-matrix lint format schemas vram-table gpu-records \
+	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -27,17 +27,34 @@ demo: install  ## the demo study: real photographs to report, about 4 minutes on
 comma := ,
 empty :=
 space := $(empty) $(empty)
-STUDIES := $(subst $(space),$(comma),$(basename $(notdir $(wildcard config/studies/*.yaml))))
+STUDIES_LIST := $(basename $(notdir $(wildcard config/studies/*.yaml)))
+STUDIES := $(subst $(space),$(comma),$(STUDIES_LIST))
 
 demo-all: install  ## the demo of every study
 	@$(SNAKEMAKE) --profile local --config 'studies=[$(STUDIES)]' scale=demo
 	@for study in $(basename $(notdir $(wildcard config/studies/*.yaml))); do echo "report: results/demo/$$study/report.html"; done
 
+claims: install  ## what was published for all five systems, against what the plans predict at full scale (the first time 20 minutes)
+	@$(SNAKEMAKE) claims --profile local --config 'studies=[$(STUDIES)]' scale=full > /dev/null
+	@$(BIN)/python scripts/print_claims.py $(STUDIES_LIST:%=results/full/%/plan_claims.csv)
+
+watch: install  ## how far all runs are, as they train; Ctrl-C leaves
+	@$(BIN)/python scripts/status.py --watch
+
 test: install  ## unit and workflow tests, a process a core
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 test-slurm: install  ## the demo on a real SLURM that the tests boot on this machine (Debian, root)
 	$(BIN)/python -m pytest -m slurm
+
+test-page: install  ## the report in a real browser, and its LaTeX compiled (Debian, root)
+	$(BIN)/python -m pytest -m page
+
+fault-matrix: install  ## cause every fault of docs/faults.md again, here and on a SLURM (Debian, root), and write that page (half an hour)
+	@mkdir -p results
+	@rm -f results/faults.jsonl
+	FAULT_MATRIX=$(CURDIR)/results/faults.jsonl $(BIN)/python -m pytest -m fault
+	$(BIN)/python scripts/write_fault_matrix.py results/faults.jsonl
 
 lint: install  ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
@@ -70,6 +87,12 @@ pretrain-hunyuan3d: install  ## pretrain Hunyuan3D's demo transformer again, wit
 
 pretrain-rdt: install  ## make the demo's encoders and base policy of RDT again (25 minutes)
 	$(BIN)/python scripts/pretrain_rdt.py --output resources
+
+pretrain-kolors: install  ## make the demo's networks of Kolors again, on resources/photographs (40 minutes)
+	$(BIN)/python scripts/pretrain_kolors.py --output resources/kolors-demo
+
+pretrain-dit-vae: install  ## pretrain DiT's demo autoencoder of images again, on digits (4 minutes)
+	$(BIN)/python scripts/pretrain_dit_vae.py --output resources/dit-demo-vae
 
 clean:  ## remove what the demo made
 	rm -rf results/demo

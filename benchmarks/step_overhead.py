@@ -20,10 +20,10 @@ from ablation.study import load_study
 from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.systems.vggt.system import System
+from ablation.training.accelerator import make_accelerator
 from ablation.training.model import for_training
-from ablation.training.precision import make_accelerator
 from ablation.training.randomness import seed_everything
-from ablation.training.step import training_step
+from ablation.training.step import TrainingStep
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,8 +46,8 @@ def random_batch(run: Run, frames: int = 4) -> dict[str, Tensor]:
 
 def plain_step(system: System, model, optimizer, batch: dict[str, Tensor]) -> None:
     """Forward, backward, clip, update: nothing else."""
-    for objective in system.objectives(model, batch):
-        objective.loss.backward()
+    for name in system.objectives:
+        system.objective(model, batch, name).loss.backward()
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -71,15 +71,14 @@ def main() -> None:
 
     def build():
         seed_everything(0)
-        model = for_training(system, run, weights, device)
-        return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=run.strategy.lr)
+        return for_training(system, run, weights, device)
 
-    ours = accelerator.prepare(*build())
-    plain = build()
+    ours, model = TrainingStep(run, system, build(), accelerator), build()
+    plain = model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=run.strategy.lr)
     seconds: dict[str, list[float]] = {"trainer": [], "plain": []}
     for _ in range(args.steps):
         start = time.perf_counter()
-        training_step(system, *ours, accelerator, [batch], 1, 1.0, lambda _: None)
+        ours([batch], 1, lambda _: None)
         between = time.perf_counter()
         plain_step(system, *plain, batch)
         seconds["trainer"].append(between - start)

@@ -7,38 +7,18 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from ablation.cli import own_python_first
+from ablation.cli import first_on_path
 from ablation.canonical import canonical
-from ablation.claims.of_study import claims_of
 from ablation.errors import UserError
-from ablation.recommended import recommended_for
+from ablation.parsed import parse_studies
 from ablation.resolved import fingerprint_of, save_study
-from ablation.study import find_studies, load_study
-from ablation.yamlfile import as_flag
-from ablation.sweep import expand
 
-own_python_first()
+# `python` is this interpreter, also when it was called by its path; SLURM's sbatch and sacct outlast an absence of its daemons.
+first_on_path((ROOT / "profiles/slurm/bin").resolve(), Path(sys.executable).parent)
 try:
-    CONFIG = dict(config)
-    ATTEMPT_OOM = as_flag("attempt_oom", CONFIG.pop("attempt_oom", False))
-    STUDIES = {
-        name: load_study(path, CONFIG)
-        for name, path in find_studies(
-            CONFIG.pop("studies", None), ROOT / "config/studies"
-        ).items()
-    }
-    RECOMMENDED = {
-        name: recommended_for(study, ROOT / "config/recommended")
-        for name, study in STUDIES.items()
-    }
-    RUNS = {
-        name: {run.id: run for run in expand(study, name)}
-        for name, study in STUDIES.items()
-    }
-    CLAIMS = {
-        name: claims_of(study, ROOT / "config/claims", ROOT / "config/hardware")
-        for name, study in STUDIES.items()
-    }
+    STUDIES, RECOMMENDED, RUNS, CLAIMS, ATTEMPT_OOM = parse_studies(
+        config, ROOT / "config"
+    )
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -165,6 +145,43 @@ def slurm_resources():
         for name, resource in chosen.items()
     }
     return canonical({**values, "jobs": settings.nodes})
+
+
+def on_nodes():
+    """The resources of a training that say how many machines and GPUs it takes, as the SLURM executor names them.
+
+    On several nodes: the GPUs of each (``gres``), since a job's ``gpu`` may be spread unevenly.
+    """
+    chosen = workflow.resource_settings.overwrite_resources.get("train_run", {})
+    if "gpu_model" in chosen and any(
+        run.settings.compute.nodes > 1 for run in ALL_RUNS
+    ):
+        sys.exit(
+            "error: set-resources: gpu_model does not hold for runs on several nodes (compute.nodes); use constraint"
+        )
+
+    def of(value, several):
+        def resource(wildcards):
+            compute, gpus = (
+                run_of(wildcards).settings.compute,
+                run_of(wildcards).axes["gpus"],
+            )
+            return (
+                value(compute, gpus)
+                if several is None or several == (compute.nodes > 1)
+                else None
+            )
+
+        return resource
+
+    return {
+        "nodes": of(lambda compute, gpus: compute.nodes, None),
+        "gpu": of(lambda compute, gpus: gpus, False),
+        "gres": of(lambda compute, gpus: f"gpu:{gpus // compute.nodes}", True),
+        "cpus_per_task": of(
+            lambda compute, gpus: compute.threads * gpus // compute.nodes, True
+        ),
+    }
 
 
 def failures(wildcards):

@@ -20,3 +20,24 @@ checkpoint plan_study:
         "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --cards config/hardware --traces results/traces --workers {threads} --output {output.plan:q} --on-cards {output.on_cards:q}"
         " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+
+
+# For the report alone: what the baseline would need with one technique after another. A plan does not wait for it.
+rule predict_ladder:
+    output:
+        "results/{scale}/{study}/ladder.csv",
+    log:
+        "results/{scale}/{study}/logs/ladder.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: 8
+    params:
+        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
+        found=lambda w: outside_files(w.study),
+        cards=lambda w: card_files(),
+    message:
+        "predict the memory ladder of {wildcards.study}"
+    shell:
+        "python scripts/predict_ladder.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        " --cards config/hardware --traces results/traces --workers {threads} --output {output:q}"
+        " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

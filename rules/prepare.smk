@@ -17,6 +17,7 @@ rule prepare_part:
         runtime=240,
     params:
         system=lambda w: part_of(w)[0],
+        resume=lambda w: "--resume" if part_of(w)[1].resumable else "",
         part=lambda w: canonical(
             {
                 "stage": part_of(w)[1].stage,
@@ -28,4 +29,4 @@ rule prepare_part:
         "prepare {wildcards.part}"
     shell:
         "OMP_NUM_THREADS={threads} python scripts/prepare_part.py --system {params.system:q} --part {params.part:q}"
-        " --gpus {resources.gpu} --needs {input:q} --output {output:q} > {log:q} 2>&1"
+        " {params.resume} --gpus {resources.gpu} --needs {input:q} --output {output:q} > {log:q} 2>&1"

@@ -6,7 +6,10 @@ localrules:
     plan,
     plan_study,
     collect_runs,
+    predict_ladder,
+    write_index,
     write_report,
+    write_index,
 
 
 rule collect_runs:
@@ -38,9 +41,39 @@ rule write_report:
     input:
         recommended=lambda w: recommended_file(w.study),
         runs="results/{scale}/{study}/runs.parquet",
+        ladder="results/{scale}/{study}/ladder.csv",
         claims=lambda w: claims_file(w.study, "claims.csv"),
     output:
-        "results/{scale}/{study}/report.html",
+        page=report(
+            "results/{scale}/{study}/report.html",
+            caption="captions/page.rst",
+            category="{study}",
+            subcategory="report",
+            labels={"form": "page"},
+        ),
+        paper=report(
+            "results/{scale}/{study}/report.pdf",
+            caption="captions/paper.rst",
+            category="{study}",
+            subcategory="report",
+            labels={"form": "PDF"},
+        ),
+        tables=report(
+            directory("results/{scale}/{study}/tables"),
+            patterns=["{table}.csv"],
+            caption="captions/tables.rst",
+            category="{study}",
+            subcategory="tables",
+            labels={"table": "{table}"},
+        ),
+        figures=report(
+            directory("results/{scale}/{study}/figures"),
+            patterns=["{figure}.svg"],
+            caption="captions/figures.rst",
+            category="{study}",
+            subcategory="figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "results/{scale}/{study}/logs/report.log",
     conda:
@@ -48,9 +81,25 @@ rule write_report:
     threads: 1
     params:
         study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
-        folder=subpath(output[0], parent=True),
+        folder=subpath(output.page, parent=True),
     message:
         "report on {wildcards.study}"
     shell:
         "python scripts/write_report.py --study {params.folder}/study.json --folder {params.folder:q}"
-        " --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+
+
+rule write_index:
+    input:
+        [f"{folder(study)}/report.html" for study in STUDIES],
+    output:
+        report("results/index.html", caption="captions/index.rst", category="index"),
+    log:
+        "results/logs/index.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: 1
+    message:
+        "index of all reports"
+    shell:
+        "python scripts/write_index.py --results results 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

@@ -1,4 +1,5 @@
-# Training: one job a run. What it needs of a GPU, of memory and of time comes from the study.
+# Training: one job a run. What it needs of a GPU, of memory and of time comes from the study. The shell becomes the program
+# (exec), so that signals reach it and nothing else; the log of an earlier attempt stays.
 
 
 rule train_run:
@@ -16,8 +17,11 @@ rule train_run:
         "../envs/ablation.yaml"
     threads: lambda w: run_of(w).settings.compute.threads * run_of(w).axes["gpus"]
     resources:
-        gpu=lambda w: run_of(w).axes["gpus"],
-        mem_mb=lambda w: run_of(w).settings.compute.mem_gib * 1024,
+        **on_nodes(),
+        mem_mb=lambda w, attempt: (
+            run_of(w).settings.compute.mem_gib * 1024 * (1 + attempt) // 2
+        ),
+        # what failed may have had too little
         runtime=lambda w: run_of(w).settings.compute.runtime_min,
     params:
         run=lambda w: canonical(run_of(w).training_view),  # what a change of reruns the job
@@ -27,6 +31,6 @@ rule train_run:
     message:
         "train {wildcards.run}  (follow it: tail -f {log})"
     shell:
-        "OMP_NUM_THREADS={threads} python scripts/train_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        "export OMP_NUM_THREADS={threads}; exec python scripts/train_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --cards config/hardware --folder {params.folder:q} --threads {threads} > {log:q} 2>&1"
+        " --cards config/hardware --folder {params.folder:q} --threads {threads} >> {log:q} 2>&1"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ablation.cli import call
-from ablation.collect import collect
+from ablation.collect import collect, flat_columns
 from ablation.errors import UserError
 
 
@@ -22,7 +22,7 @@ def main() -> None:
         reasons = "\n".join(f"  {count} run(s): {reason}" for reason, count in table["reason"].value_counts().items())
         raise UserError(f"none of the {len(table)} runs could be submitted:\n{reasons}\n  details: {args.plan}")
     table.to_parquet(args.parquet, index=False)
-    table.to_csv(args.csv, index=False)
+    flat_columns(table).to_csv(args.csv, index=False)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from typing import Any
 
 from ablation import resolved
 from ablation.cli import call
-from ablation.comparison import as_text, compare
+from ablation.comparison import OnCard, as_text, compare
 from ablation.errors import UserError
 from ablation.files import write_csv
-from ablation.hardware import load_card
-from ablation.recommended import recommended_for
+from ablation.hardware import Card, load_card
+from ablation.recommended import Recommended, recommended_for
 from ablation.study import Study, load_study, study_file
-from ablation.sweep import expand
-from ablation.ways import Advisor
+from ablation.sweep import Run, expand
 from ablation.yamlfile import parse_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -41,6 +40,16 @@ def study_of(text: str, overrides: dict[str, Any]) -> tuple[str, Study]:
     return path.stem, load_study(path, {"scale": "full", **overrides})
 
 
+def advisor(name: str, study: Study, runs: list[Run], recommended: Recommended, card: Card) -> OnCard:
+    """What the card has to say; of a demo nothing, and the predictor, which takes seconds to import, is left alone."""
+    if study.scale == "demo":
+        return lambda _: ("what fits the card, a plan at full scale says", {})
+    from ablation.ways import Advisor
+
+    results = ROOT / "results"
+    return Advisor(study, runs, recommended, card, results / "traces", results / study.scale / name / "probe.csv")
+
+
 def main() -> None:
     """Compare, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,9 +67,7 @@ def main() -> None:
             f"{name} names no recommended configuration; add --config recommended=NAME, a file of config/recommended"
         )
     runs, card = expand(study, name), load_card(args.card or study.hardware, ROOT / "config/hardware")
-    results = ROOT / "results"
-    probe = results / study.scale / name / "probe.csv"
-    rows = compare(study, runs, recommended, card, Advisor(study, runs, recommended, card, results / "traces", probe))
+    rows = compare(study, runs, recommended, card, advisor(name, study, runs, recommended, card))
     if args.output:
         write_csv(args.output, [row.as_record(recommended) for row in rows])
     sys.stdout.write(f"{as_text(rows, str(study.recommended), recommended, study.scale)}\n")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ablation import seal
 from ablation.cli import add_job_arguments, call
 from ablation.device import choose_device
 from ablation.errors import UserError
@@ -22,6 +23,7 @@ def main() -> None:
     run = next((run for run in runs_of(args.study) if run.base == args.base), None)
     if run is None:
         raise UserError(f"{args.study}: no run of the study starts from {args.base}; was the study changed meanwhile?")
+    seal.check(args.data)
     with lease_gpus(1):
         import torch
 

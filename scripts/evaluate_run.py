@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ablation import seal
 from ablation.cli import add_job_arguments, call, json_or_file
 from ablation.device import choose_device
 from ablation.files import write_json
@@ -17,6 +18,7 @@ def metrics(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     """Evaluation of a completed run; nothing for any other outcome."""
     if args.training["outcome"] != "completed":
         return {"metrics": {}, "items": [], "notes": {}}
+    seal.check(args.data)
     with lease_gpus(1):
         import torch
 
@@ -43,7 +45,11 @@ def main() -> None:
     run = load_run(args.study, args.run)
     base = json.loads(args.base.read_text())
     before = {"metrics_before": base["metrics"], "items_before": base["items"]}
-    write_json(args.output, {**args.training, "axes": run.axes, **metrics(run, args), **before})
+    record = {**args.training, "axes": run.axes, **metrics(run, args), **before}
+    from ablation.hparams import write_hparams  # imports torch, which waits for the lease of a GPU
+
+    write_hparams(args.output.parent / "tensorboard", run.id, run.axes, run.settings.metrics(), record)
+    write_json(args.output, record)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from transformers import SiglipVisionConfig, SiglipVisionModel, T5Config, T5EncoderModel, T5Tokenizer
 
 from ablation.cli import call
+from ablation.pretraining import train
 from ablation.settings import Settings
 from ablation.study import load_study
 from ablation.systems.base import Draw
@@ -184,8 +185,7 @@ def write_policy(path: Path, settings: SystemSettings, folders: Sequence[Path], 
         number = next(numbers)
         chosen = rng.choice(beginnings if number < LISTENING * steps else len(samples), batch)
         drawn = [samples[Draw(seed=0, epoch=number, step=number, index=int(index))] for index in chosen]
-        (objective,) = system.objectives(model, default_collate(drawn))
-        return objective.loss
+        return system.objective(model, default_collate(drawn), *system.objectives).loss
 
     train(model, loss, steps, 2e-3, "pretraining RDT")
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
@@ -205,24 +205,6 @@ def prepare(settings: Settings, folder: Path) -> list[Path]:
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
-
-
-def train(model: nn.Module, loss, steps: int, lr: float, what: str) -> None:
-    """AdamW with one cycle of the learning rate."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, cycle_momentum=False)
-    average = None
-    progress = tqdm(range(steps), desc=what, mininterval=5)
-    for step in progress:
-        value = loss()
-        optimizer.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        average = value.item() if average is None else 0.98 * average + 0.02 * value.item()
-        if step % 50 == 49:
-            progress.set_postfix(loss=f"{average:.5f}")
 
 
 def main() -> None:

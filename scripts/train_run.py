@@ -1,23 +1,35 @@
-"""Train one run. Whatever its outcome (completed, oom, diverged), the outcome is written and the exit status is 0."""
+"""Train one run. Whatever its outcome (completed, oom, diverged), the outcome is written and the exit status is 0.
+
+Asked to leave by a signal (SIGUSR1, SIGTERM, SIGINT) it saves a checkpoint after the step under way and exits with status 76;
+the next attempt goes on from there.
+"""
 
 import argparse
-import json
 import logging
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablation import lease, leave, seal
+from ablation.attempts import Journal
 from ablation.cli import add_job_arguments, call, log_to
 from ablation.device import choose_device
 from ablation.errors import UserError
-from ablation.files import write_json, write_text
+from ablation.files import NO_SPACE
 from ablation.gpus import lease_gpus
 from ablation.hardware import load_card
-from ablation.locks import lease_folder
+from ablation.provenance import code_hash
 from ablation.resolved import load_run
 from ablation.sweep import Run
-from ablation.training.processes import place, start
+from ablation.training.fingerprint import state_fingerprint
+from ablation.training.launcher import OOM, start
+from ablation.training.processes import as_one_of_several, place, started
+from ablation.training.result import Result
 from ablation.yamlfile import dump_yaml
 
 if TYPE_CHECKING:
@@ -25,12 +37,11 @@ if TYPE_CHECKING:
 
     from ablation.vram.measure import Meter
 
-SCHEMA = 2
-OOM_STATUS = 75  # of one process of several that ran out of memory: the others must not wait for it
+REQUEUE_SECONDS = 120.0  # in which SLURM ends a job that asked to be queued again
 
 
 def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
-    """Train ``run`` in ``args.folder``; returns the content of ``training.json``."""
+    """Train ``run`` in ``args.folder``; returns the content of ``training.json``, and the ``manifest``."""
     import torch
 
     from ablation.provenance import manifest
@@ -42,15 +53,13 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     make_deterministic()
     device = choose_device(args.device, run.settings.scale)
     if device.type == "cuda" and place().count > 1:
-        device = torch.device("cuda", place().rank)
+        device = torch.device("cuda", place().local)
         torch.cuda.set_device(device)
     hardware = run.settings.hardware
     budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
     logging.info("budget: %s", budget)
-    if place().first:
-        write_json(args.folder / "manifest.json", manifest(str(device)))
-    found = attempt(run, args, device, make_meter(device, budget))
-    return {"schema": SCHEMA, "run": run.id, "device": device.type, **found}
+    on = manifest(str(device))
+    return {"run": run.id, "device": device.type, "manifest": on, **attempt(run, args, device, make_meter(device, budget))}
 
 
 def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter") -> dict[str, Any]:
@@ -63,50 +72,78 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
     try:
         trainer = Trainer(run, load_system(run.settings), dict(args.weights), args.data, args.folder, device, meter)
         outcome = trainer.train()
-        found = {"outcome": outcome, **trainer.record()}
-        if outcome == "completed" and place().first:
+        lease.check(args.folder)
+        found = {"outcome": outcome, **trainer.shared_record()}
+        if outcome == "completed":
             found["saved"] = trainer.finish()
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         failure = out_of_memory(error, meter, trainer.step if trainer else None)
+        failure |= {"process": place().rank + 1} if place().count > 1 else {}
     if failure is not None:
         # Only here: the error's traceback is gone, and with it what its frames kept allocated.
         release_memory(device)
-        logging.warning("out of memory: %s", failure["message"])
+        which = f" in process {place().rank + 1} of {place().count}" if place().count > 1 else ""
+        logging.warning("out of memory%s: %s", which, failure["message"])
         found = {"outcome": "oom", **(trainer.record() if trainer else {"memory": meter.report()}), "oom": failure}
     return found
 
 
-def train_here(run: Run, args: argparse.Namespace) -> None:
-    """Train in this process and write the record. Of several, the first writes it, or the one that runs out of memory."""
+def train_here(run: Run, args: argparse.Namespace, result: Result) -> None:
+    """Train in this process and keep the result. Of several, the first keeps it, or the one that runs out of memory."""
     if place().first:
         log_to(args.folder / "trainer.log")
     else:
         logging.getLogger().setLevel(logging.WARNING)
     found = train(run, args)
+    if found["outcome"] == "preempted":
+        return
     if place().first or found["outcome"] == "oom":
-        write_json(args.folder / "training.json", found)
-    if place().count > 1 and found["outcome"] == "oom":
-        os._exit(OOM_STATUS)  # without a word to the others, who wait in a collective operation
+        manifest = found.pop("manifest")
+        result.keep(found, manifest)
+    if started() and found["outcome"] == "oom":
+        os._exit(OOM)  # without a word to the others, who wait in a collective operation
 
 
-def train_in_processes(run: Run, args: argparse.Namespace) -> None:
-    """Train in a process a GPU. One that runs out of memory has written so, which is a result."""
-    record = args.folder / "training.json"
-    record.unlink(missing_ok=True)
-    if not start(sys.argv, run.axes["gpus"]) and not record.is_file():
-        raise UserError(f"a process of {run.axes['gpus']} failed; its error stands above")
+def train_in_processes(run: Run, args: argparse.Namespace, result: Result) -> None:
+    """Train in a process a GPU. One that runs out of memory has kept so, which is a result."""
+    gpus, compute = run.axes["gpus"], run.settings.compute
+    start(sys.argv, gpus, args.folder / "state", compute.patience_min, compute.nodes, max(1, args.threads // gpus))
 
 
-def keep_history(folder: Path) -> None:
-    """Put the history of what was trained where the workflow looks for it; empty where no step was taken."""
-    trained = "steps" in json.loads((folder / "training.json").read_text())
-    write_text(folder / "history.csv", (folder / "state" / "history.csv").read_text() if trained else "")
+def work(run: Run, args: argparse.Namespace, result: Result) -> str:
+    """Train, in this process or in several; returns the outcome."""
+    seal.check(args.data)
+    result.discard()
+    alone = run.axes["gpus"] == 1 and run.strategy.distributed == "ddp"
+    try:
+        (train_here if alone else train_in_processes)(run, args, result)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        where = f"{args.folder}: no room on its disk ({error.strerror})"
+        raise UserError(f"{where}; make room and start the workflow again: it goes on from the last checkpoint") from None
+    found = result.found()
+    return "preempted" if found is None else found["outcome"]
+
+
+def journaled(journal: Journal, fingerprint: str, gpus: list[str], work: Callable[[], str]) -> None:
+    """Do ``work``, an attempt at a run, with its beginning and its end in the journal."""
+    journal.start(fingerprint, gpus)
+    try:
+        outcome = work()
+    except BaseException as error:
+        journal.end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    reason = leave.asked() or "a signal to one of its processes" if outcome == "preempted" else ""
+    journal.end(outcome, reason)
+    if outcome == "preempted":
+        raise leave.Left(reason)
 
 
 def main() -> None:
-    """Lease the folder, and GPUs where there are some; train, write the record."""
+    """Lease the folder, and GPUs where there are some; train, unless that is done; put the record where it belongs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
@@ -115,15 +152,36 @@ def main() -> None:
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
+    leave.listen()
     run = load_run(args.study, args.run, args.fingerprint)
-    if place().count > 1:  # one of several, whose parent holds the leases
-        train_here(run, args)
+    fingerprint = state_fingerprint(run, dict(args.weights), args.data)
+    result = Result(args.folder, fingerprint, code_hash())
+    if started():  # by this program, which holds the leases
+        with as_one_of_several(run.settings.compute.patience_min):
+            train_here(run, args, result)
         return
-    with lease_folder(args.folder), lease_gpus(run.axes["gpus"]) as gpus:
-        logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
-        write_text(args.folder / "run.yaml", dump_yaml(run.training_view))
-        (train_here if run.axes["gpus"] == 1 else train_in_processes)(run, args)
-        keep_history(args.folder)
+    try:
+        with lease.hold(args.folder, logging.warning):
+            if result.whole():
+                logging.warning("%s is trained already; remove %s to train it again", run.id, args.folder / "state")
+            else:
+                with lease_gpus(run.axes["gpus"]) as gpus:
+                    logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
+                    journaled(Journal(args.folder), fingerprint, gpus, lambda: work(run, args, result))
+            result.publish(dump_yaml(run.training_view))
+    except leave.Left as left:
+        depart(str(left))
+
+
+def depart(reason: str) -> None:
+    """Exit with status 76; ahead of SLURM's time limit, have the job queued again: each attempt takes a step at least."""
+    logging.warning("%s: left before the end; the next attempt goes on from here", reason)
+    job = os.environ.get("SLURM_JOB_ID")
+    if reason == "SIGUSR1" and job:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0:
+            time.sleep(REQUEUE_SECONDS)
+    sys.exit(leave.STATUS)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from ablation.sweep import Run
 from ablation.systems import load_system
+from ablation.training.accelerator import make_accelerator
 from ablation.training.model import fresh_for_training
-from ablation.training.optimizer import make_optimizer
-from ablation.training.precision import make_accelerator
-from ablation.training.step import training_step
+from ablation.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 
@@ -24,18 +23,15 @@ def peak_of_step(run: Run) -> int:
     system = load_system(run.settings)
     network = fresh_for_training(system, run, CPU)
     accelerator = make_accelerator(run.axes["precision"], CPU)
-    optimizer = make_optimizer(network, run.strategy.lr, run.settings.training)
-    model, optimizer = accelerator.prepare(network, optimizer, device_placement=[False, False])
+    training_step = TrainingStep(run, system, network, accelerator)
     batch, accumulation = system.fake_batch(run.axes["batch"]), run.axes["accumulation"]
 
     def step() -> None:
         batches = ({name: value.clone() for name, value in batch.items()} for _ in range(accumulation))
-        clip = run.settings.training.clip
-        training_step(system, model, optimizer, accelerator, batches, accumulation, clip, lambda _: None)
+        training_step(batches, accumulation, lambda _: None)
 
     step()
-    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
-    peak = storage_bytes([*network.parameters(), *network.buffers(), *state]) + growth(step)
+    peak = storage_bytes(training_step.lasting()) + growth(step)
     AcceleratorState._reset_state(True)
     return peak
 

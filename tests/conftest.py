@@ -1,26 +1,53 @@
 """What the tests share: one thread (two compete on small machines), small models, small scenes."""
 
 import gc
+import os
 import zlib  # noqa: F401  (before pycolmap)
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hostile_files import little_memory
 from hypothesis import settings
 from scenes import write_scene
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ablation.study import Study, load_study
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.settings import Architecture, Dpt, Transformer
+from ablation.vram.live import LiveTensors
 
 ROOT = Path(__file__).parent.parent
 STUDY = ROOT / "config/studies/vggt-eth3d.yaml"
 PARITY = Path(__file__).parent / "data/parity"
 
+# The files that take longest, longest first: run in several processes, none of them is left to be waited for at the end.
+LONGEST = [
+    "test_kolors_processes", "test_workflow", "test_processes", "test_probe_workflow", "test_workflow_plan", "test_faults",
+    "test_predict", "test_training", "test_recommended", "test_status_training", "test_rdt_system", "test_hunyuan3d_system",
+]  # fmt: skip
+
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a test never asserts a time
-settings.load_profile("untimed")
+settings.register_profile("thousands", deadline=None)  # how many: hostile.py
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "untimed"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest first (with xdist's --no-loadscope-reorder), each file in its own order."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(autouse=True)
+def no_count_is_left() -> Iterator[None]:
+    """A trainer that a test leaves in its middle must not count the tensors of the tests that follow."""
+    yield
+    left = [mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, LiveTensors)]
+    for mode in left:
+        mode.__exit__(None, None, None)
+    assert not left, "end the trainer's count: trainer.meter.report()"
 
 
 @pytest.fixture
@@ -67,3 +94,10 @@ def scene_root(tmp_path_factory) -> Path:
 def demo_study() -> Study:
     """The committed study at demo scale."""
     return load_study(STUDY)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Iterator[Path]:
+    """A folder for what strangers send to the tests of a file, which together may take little memory."""
+    with little_memory():
+        yield tmp_path_factory.mktemp("root")

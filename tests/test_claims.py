@@ -12,7 +12,7 @@ from ablation.claims.table import claim_table, summary
 from ablation.claims.verdicts import NOT_FULL, Finding, Judge
 from ablation.errors import UserError
 from ablation.hardware import load_cards
-from ablation.report.tables import claim_table as report_table
+from ablation.report.tables.claims import claim_table as report_table
 from ablation.study import load_study
 from ablation.sweep import expand
 from ablation.systems.hunyuan3d.tokens import token_count
@@ -434,10 +434,10 @@ def test_in_a_terminal_and_in_the_report_refuted_claims_come_first():
         "  not comparable (1): nobody weighs it",
     ]
     table = report_table(rows)
-    assert [row["kind"] for row in table["rows"]] == ["bad", "", "before"] and table["source"] == "a paper"
-    assert table["rows"][0]["cells"][:4] == ["✗ refuted", "it is so", "8,000,000", "1,262,624"]
+    assert [row.kind for row in table.rows] == ["bad", "", "before"] and table.caption.startswith("Published by: a paper.")
+    assert [cell.text for cell in table.rows[0].cells[:4]] == ["✗ refuted", "it is so", "8,000,000", "1,262,624"]
     several = report_table([{**rows[0], "source": "another"}, *rows[1:]])
-    assert several["head"][-1] == "source" and [row["cells"][-1] for row in several["rows"]] == [
+    assert several.columns[-1].name == "source" and [row.cells[-1].text for row in several.rows] == [
         "a paper",
         "another",
         "a paper",

@@ -27,9 +27,9 @@ def test_every_system_on_a_cpu(tmp_path):
     done = subprocess.run(
         [sys.executable, PROGRAM, "--device", "cpu", "--folder", tmp_path], capture_output=True, text=True, check=True
     )
-    assert "4 of 4 cases" in done.stdout
+    assert "7 of 7 cases" in done.stdout
     (record,) = read_records(tmp_path).values()
-    assert {case["name"].split("-")[0] for case in record["cases"]} == {"vggt", "hunyuan3d", "rdt"}
+    assert {case["name"].split("-")[0] for case in record["cases"]} == {"vggt", "hunyuan3d", "rdt", "kolors", "dit"}
     assert record["measures"] == "allocated" and record["packages"]["torch"] and record["untried"] == 0
     for case in record["cases"]:
         assert case["outcome"] == "completed" and case["time"]["step_median_s"] > 0 and not case["emulated"]

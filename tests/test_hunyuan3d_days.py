@@ -225,4 +225,4 @@ def test_nan_in_training_ends_the_run(meshes, folders, tmp_path):
     path = save_networks(tmp_path / "nan.safetensors", network)
     ours = trainer(run_of(path, meshes, strategy="B"), folders, tmp_path / "run")
     assert ours.train() == "diverged"
-    assert ours.diagnoses[0].name == "non-finite loss" and ours.diagnoses[0].step == 1
+    assert ours.record()["diagnoses"][0]["name"] == "non-finite loss" and ours.diagnoses[0].step == 1

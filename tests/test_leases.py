@@ -5,15 +5,15 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from ablation import gpus
+from ablation import gpus, lease, leave
 from ablation.errors import UserError
-from ablation.locks import lease_folder
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_a_file_system_without_locks_is_named_in_one_line(tmp_path, monkeypatch,
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
-    with pytest.raises(UserError, match=r"has no file locks .*mount it with them") as caught, lease_folder(tmp_path):
+    with pytest.raises(UserError, match=r"has no file locks .*mount it with them") as caught, lease.hold(tmp_path):
         pass
-    assert str(tmp_path / "state/lock") in str(caught.value) and "\n" not in str(caught.value)
+    assert str(tmp_path / "state/lease.json") in str(caught.value) and "\n" not in str(caught.value)
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == opened
 
 
@@ -102,24 +102,103 @@ def test_other_errors_of_a_lock_are_not_taken_for_missing_locks(tmp_path, monkey
         raise OSError(errno.EIO, "broken disk")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(OSError, match="broken disk"), lease_folder(tmp_path):
+    with pytest.raises(OSError, match="broken disk"), lease.hold(tmp_path):
         pass
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
 
 
 def _hold_folder(folder):
-    with lease_folder(folder):
+    with lease.hold(folder):
         time.sleep(60)
 
 
-def test_two_jobs_never_train_one_run(tmp_path):
-    fork = multiprocessing.get_context("fork")
-    holder = fork.Process(target=_hold_folder, args=(tmp_path,))
-    holder.start()
-    while not (tmp_path / "state/lock").is_file() or not (tmp_path / "state/lock").read_text():
+@pytest.fixture
+def holder(tmp_path, monkeypatch):
+    """Another process that holds the lease on ``tmp_path``, with signs of life every few hundredths of a second."""
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.02)
+    process = multiprocessing.get_context("fork").Process(target=_hold_folder, args=(tmp_path,))
+    process.start()
+    while not lease.holder(tmp_path / "state/lease.json"):
         time.sleep(0.02)
-    with pytest.raises(UserError, match=f"another job trains this run .process {holder.pid} on "), lease_folder(tmp_path, 0.1):
-        pass
+    yield process
+    process.kill()
+    process.join()
+
+
+def wait_for(folder, said):
+    """Wait for the lease in a thread; what it says goes into ``said``. Held, the thread ends."""
+
+    def take():
+        with lease.hold(folder, said.append):
+            said.append("held")
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    return thread
+
+
+def test_a_second_job_waits_for_the_first_and_takes_over_when_it_dies(tmp_path, holder):
+    found = lease.holder(tmp_path / "state/lease.json")
+    assert found["process"] == holder.pid and found["beat"] >= found["since"] and found["slurm_job"] is None
+    said = []
+    second = wait_for(tmp_path, said)
+    time.sleep(0.3)
+    assert said == [f"waiting for the job that trains this run: process {holder.pid} on {found['host']}"]
     os.kill(holder.pid, signal.SIGKILL)
-    with lease_folder(tmp_path):  # waits until the killed one has let go
-        assert (tmp_path / "state/lock").read_text().startswith(f"process {os.getpid()} ")
-    holder.join()
+    second.join(20)
+    assert said[1:] == ["held"]
+
+
+def test_a_holder_without_a_sign_of_life_is_replaced_and_notices(tmp_path, holder, monkeypatch):
+    """Frozen, as on a machine that hangs, it keeps its lock."""
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.3)
+    said = []
+    second = wait_for(tmp_path, said)
+    time.sleep(0.6)
+    assert len(said) == 1, "it lives: nobody may take its lease"
+    old = str((tmp_path / "state/lease.json").stat().st_ino)
+    os.kill(holder.pid, signal.SIGSTOP)
+    second.join(20)
+    assert "has been silent for" in said[1] and said[2:] == ["held"]
+    monkeypatch.setenv(lease.HELD, old)  # as the old holder and the processes that it started have it
+    with pytest.raises(UserError, match="another has taken over its run"):
+        lease.check(tmp_path)
+    os.kill(holder.pid, signal.SIGCONT)
+    time.sleep(0.1)  # it beats again, into the file that nobody reads any more
+    assert lease.holder(tmp_path / "state/lease.json")["process"] == os.getpid()
+
+
+def test_of_many_that_take_over_one_holds_at_a_time(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.2)
+    os.kill(holder.pid, signal.SIGSTOP)
+    inside, most = [], []
+
+    def take():
+        with lease.hold(tmp_path):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert most == [1] * 8
+
+
+def test_who_waits_can_be_asked_to_leave(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(leave, "_asked", ["SIGTERM"])
+    with pytest.raises(leave.Left, match="SIGTERM"), lease.hold(tmp_path):
+        pass
+
+
+def test_a_lease_is_free_after_its_holder_and_checks_where_there_is_none(tmp_path):
+    for _ in range(2):
+        with lease.hold(tmp_path):
+            lease.check(tmp_path)
+    lease.check(tmp_path)

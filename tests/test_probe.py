@@ -23,7 +23,7 @@ from ablation.errors import UserError
 from ablation.hardware import load_card
 from ablation.probe import slurm
 from ablation.probe.batches import largest_batches
-from ablation.probe.cell import Cell, at_batch
+from ablation.probe.cell import Cell, at_batch, unprobeable
 from ablation.probe.jobs import Job, run_locally
 from ablation.probe.measure import measure
 from ablation.probe.prober import Prober
@@ -58,6 +58,13 @@ def runs(**overrides) -> list[Run]:
 
 def one(**axes) -> Run:
     return runs(sweep={"strategy": "A", "rank": 4, "seed": 0, **axes})[0]
+
+
+@pytest.mark.parametrize(("how", "gpus"), [({}, 2), ({"distributed": "zero2"}, 1), ({"distributed": "zero2"}, 2)])
+def test_what_processes_share_is_not_probed(how, gpus):
+    assert unprobeable(one(), CARD) is None
+    run = runs(strategies={"A": how}, sweep={"strategy": "A", "rank": 4, "seed": 0, "gpus": gpus})[0]
+    assert "a probe is one process" in unprobeable(run, CARD)
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
@@ -207,11 +214,11 @@ def test_random_weights_give_finite_losses_and_gradients(precision):
     run, losses, moved = one(strategy="C", precision=precision), [], []
 
     class Watched(System):
-        def objectives(self, model, batch):
+        def objective(self, model, batch, name):
             moved.append(sum(float(p.detach().double().sum()) for p in model.parameters() if p.requires_grad))
-            for objective in super().objectives(model, batch):
-                losses.append(float(objective.loss.detach()))
-                yield objective
+            found = super().objective(model, batch, name)
+            losses.append(float(found.loss.detach()))
+            return found
 
     assert measure(run, Watched(run.settings), CPU, 3, PLENTY)["outcome"] == "completed"
     assert all(map(math.isfinite, losses)) and len(set(moved)) == 3
@@ -222,9 +229,8 @@ def test_out_of_memory_is_an_outcome():
     run = one()
 
     class Hungry(System):
-        def objectives(self, model, batch):
+        def objective(self, model, batch, name):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
-            yield
 
     record = measure(run, Hungry(run.settings), CPU, 3, PLENTY)
     assert record["outcome"] == "oom" and record["oom"]["phase"] == "forward"
@@ -305,7 +311,7 @@ def test_a_job_asks_for_the_profile_s_place_and_the_study_s_needs():
     asked = slurm.sbatch_parameters(
         Job("x", [], Path("x"), gpus=1, threads=4, mem_gib=32),
         {"slurm_partition": "a", "slurm_account": "me", "runtime": 30, "gpu_model": "rtx4090", "jobs": 8, "qos": "high",
-         "slurm_extra": "--exclude=n1,n2 --contiguous"},
+         "slurm_extra": "--exclude=n1,n2 --contiguous --signal=USR1@300"},
     )  # fmt: skip
     assert asked["partition"] == "a" and asked["account"] == "me" and asked["qos"] == "high" and asked["time"] == 30
     assert asked["cpus_per_task"] == 4 and asked["mem"] == "32768M" and asked["array_parallelism"] == 8
@@ -344,7 +350,16 @@ def test_the_reason_of_a_failed_task(tmp_path, code, reason):
     executor = submitit.LocalExecutor(tmp_path)
     task = executor.submit(submitit.helpers.CommandFunction([sys.executable, "-c", code]))
     task.wait()
-    assert slurm._failure(task) == reason
+    assert slurm._failure(task) == reason and not slurm._withdrawn(task)
+
+
+def test_what_slurm_withdraws_has_no_result_of_its_own(tmp_path):
+    """A cancelled or preempted command may die before submitit does, which then writes that it failed: SLURM knows better."""
+    code = "import os; os.kill(os.getpid(), 15)"
+    task = submitit.LocalExecutor(tmp_path).submit(submitit.helpers.CommandFunction([sys.executable, "-c", code]))
+    task.wait()
+    assert task.paths.result_pickle.is_file()
+    assert slurm._withdrawn(task) and not task.paths.result_pickle.exists()
 
 
 # --- each cell once --------------------------------------------------------------------------------------------------

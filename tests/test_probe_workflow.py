@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import ROOT, STUDY
-from test_workflow import copy_project, snakemake
+from workflow import copy_project, snakemake
 
 from ablation.hardware import load_card
 from ablation.probe.cell import Cell
@@ -96,7 +96,7 @@ def test_where_nothing_can_be_measured_the_target_fails_and_says_why(project):
 
 
 def test_full_scale_is_not_probed_on_a_cpu(project):
-    done = snakemake(project, "probe", config=["scale=full", "sweep={strategy: C, rank: 4, batch: 1, accumulation: 8}"])
+    done = snakemake(project, "probe", config=["scale=full", "sweep={strategy: A, rank: 4, batch: 1, accumulation: 8}"])
     text = done.stdout + done.stderr
     assert done.returncode != 0 and "no CUDA device is visible" in text and "Traceback" not in text
 

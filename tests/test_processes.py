@@ -1,68 +1,29 @@
 """Several processes train one model as one would, and resume, fail and run out of memory together."""
 
-import csv
-import json
-import os
-import subprocess
-import sys
+import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import launch
+import psutil
 import pytest
 import torch
 from conftest import ROOT
-from safetensors.torch import load_file, save_file
+from faults import survived
+from safetensors.torch import save_file
+from small_vggt import job, prepare, result, run_of, train
 
-from ablation.study import study_model
-from ablation.sweep import Run, expand
-from ablation.systems.vggt.data.scene import prepare_scene
 from ablation.vram.budget import CONTEXT_GIB
 from ablation.yamlfile import dump_yaml, load_yaml
+
+ZERO = {"distributed": "zero2", "offload": True}
+ZERO3 = {**ZERO, "distributed": "zero3"}
 
 
 @pytest.fixture
 def root(scene_root, vggt, tmp_path) -> Path:
-    """A folder with weights and two prepared scenes."""
-    save_file(vggt.state_dict(), tmp_path / "weights.safetensors")
-    for name in ("hall", "yard"):
-        how = {"size": (28, 42), "fit": "crop", "depth_range": (0.1, 100), "dense": False}
-        prepare_scene(scene_root, name, how, tmp_path / name)
-    return tmp_path
-
-
-def run_of(root: Path, tiny, dropout: float = 0.0, **axes) -> Run:
-    """Four steps of LoRA on a tiny VGGT, with a loss that is a mean over samples."""
-    content = {
-        "system": "vggt",
-        "data": {"scenes": ["hall", "yard"], "resolution": [28, 42], "frames": 3, "target": "laser", "split": {"by": "scene"}},
-        "model": {"weights": str(root / "weights.safetensors"), "architecture": tiny.model_dump(mode="json")},
-        "training": {"steps": 4, "checkpoint_every": 2},
-        "lora": {"dropout": dropout},
-        "loss": {"camera": 1.0, "conf": 0.0, "reg": 0.0, "grad": 0.0},
-        "compute": {"threads": 1, "workers": 0},
-        "strategies": {"A": {"train": {"lora": ["camera_head", "aggregator.global_blocks.2-3"]}, "lr": 1e-3}},
-        "sweep": {"strategy": "A", "rank": 4, "precision": "fp32", "seed": 0, **axes},
-    }
-    return expand(study_model("vggt").model_validate(content), "tiny")[0]
-
-
-def train(run: Run, root: Path, folder: str, cards: Path = ROOT / "config/hardware") -> subprocess.CompletedProcess:
-    """The program, as the workflow's rule calls it."""
-    (root / f"{folder}.yaml").write_text(dump_yaml(run.training_view))
-    command = [
-        *(sys.executable, ROOT / "scripts/train_run.py", "--run", root / f"{folder}.yaml", "--folder", root / folder),
-        *("--weights", f"weights={root / 'weights.safetensors'}", "--data", root / "hall", root / "yard"),
-        *("--cards", cards, "--device", "cpu"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-
-
-def result(root: Path, folder: str) -> tuple[dict, list[float], dict[str, torch.Tensor]]:
-    """The record, the losses and the adapter of a run."""
-    rows = list(csv.DictReader((root / folder / "history.csv").open()))
-    adapter = load_file(root / folder / "adapter/adapter_model.safetensors")
-    return json.loads((root / folder / "training.json").read_text()), [float(row["loss"]) for row in rows], adapter
+    return prepare(scene_root, vggt, tmp_path)
 
 
 def test_two_processes_take_the_steps_of_one(root, tiny):
@@ -76,20 +37,59 @@ def test_two_processes_take_the_steps_of_one(root, tiny):
     for name, value in adapter.items():
         torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-3)
     assert (root / "both/trainer.log").read_text().count("training A-") == 1
+    memory = both["memory"]
+    assert len(memory["ranks"]) == 2 and memory["peak_allocated_gib"] == memory["ranks"][memory["process"] - 1]
+    assert memory["peak_allocated_gib"] == max(memory["ranks"]) and "ranks" not in alone["memory"]
 
 
-def test_two_processes_resume_bit_for_bit(root, tiny):
-    """With dropout, which is random in each process. The state of step 2 is there: a second start takes it up."""
-    run = run_of(root, tiny, dropout=0.2, gpus=2)
-    assert train(run, root, "run").returncode == 0
-    _, losses, adapter = result(root, "run")
-    again = train(run, root, "run")
-    assert again.returncode == 0 and "resuming after step 2" in again.stderr
-    _, their_losses, theirs = result(root, "run")
+HOWS = {
+    "zero2": ({"distributed": "zero2"}, 2),
+    "zero2 offloaded": (ZERO, 2),
+    "zero2 alone": (ZERO, 1),
+    "zero3": ({"distributed": "zero3"}, 2),
+    "zero3 offloaded": (ZERO3, 2),
+    "zero3 alone": ({"distributed": "zero3"}, 1),
+}
+
+
+@pytest.mark.parametrize(("how", "gpus"), HOWS.values(), ids=HOWS)
+def test_zero_takes_the_steps_of_whole_copies(root, tiny, how, gpus):
+    """DeepSpeed keeps parts, and steps on them with the same optimizer: equal up to the rounding of fp32 sums."""
+    for folder, what in {"copies": {"batch": 1, "accumulation": 4}, "zero": {"how": how, "gpus": gpus}}.items():
+        run = run_of(root, tiny, **{"batch": 1, "accumulation": 4 // gpus, **what})
+        done = train(run, root, folder, program=launch.SMALL_PARTS)
+        assert done.returncode == 0, done.stderr
+    (_, losses, adapter), (record, their_losses, theirs) = result(root, "copies"), result(root, "zero")
+    assert record["outcome"] == "completed" and record["steps"] == 4
+    assert losses == pytest.approx(their_losses, rel=1e-5)
+    for name, value in adapter.items():
+        torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("how", [{}, ZERO, ZERO3], ids=["copies", "parts", "parts of weights"])
+def test_two_processes_resume_bit_for_bit(root, tiny, how):
+    """With dropout, which is random in each process. Killed when the state of step 2 is there: a second start takes it up.
+
+    It also looks at the model as it trains, which must leave no trace.
+    """
+    run = run_of(root, tiny, dropout=0.2, how=how, gpus=2)
+    training = run.settings.training.model_copy(update={"steps": 16})  # the kill must not come too late
+    run = replace(run, settings=run.settings.model_copy(update={"training": training}))
+    assert train(run, root, "whole", program=launch.SMALL_PARTS).returncode == 0
+    _, losses, adapter = result(root, "whole")
+    training = training.model_copy(update={"preview_every": 8})
+    run = replace(run, settings=run.settings.model_copy(update={"training": training}))
+    launch.kill_after("checkpoint at step 2", *job(run, root, "cut"), program=launch.SMALL_PARTS)
+    again = train(run, root, "cut", program=launch.SMALL_PARTS)
+    assert len(list((root / "cut/previews").glob("step-*/*.png"))) == 2
+    assert again.returncode == 0 and "resuming after step" in again.stderr
+    _, their_losses, theirs = result(root, "cut")
     assert losses == their_losses and all(torch.equal(value, theirs[name]) for name, value in adapter.items())
 
 
+@pytest.mark.fault
 def test_out_of_memory_in_any_process_is_the_run_s_result(root, tiny):
+    """An allocation of the real step fails, beyond the budget of the card: on a CPU, PyTorch's own error of a full GPU."""
     run = run_of(root, tiny, gpus=2)
     assert train(run, root, "run").returncode == 0
     phases = {name: peak["allocated_gib"] for name, peak in result(root, "run")[0]["memory"]["phases"].items()}
@@ -98,15 +98,45 @@ def test_out_of_memory_in_any_process_is_the_run_s_result(root, tiny):
     budget = (phases["optimizer"] + phases["backward"]) / 2
     (root / "cards/small.yaml").write_text(dump_yaml({**card, "usable_gib": budget + CONTEXT_GIB}))
     run = replace(run, settings=run.settings.model_copy(update={"hardware": "small"}))
-    done = train(run, root, "run", root / "cards")
+    done = train(run, root, "run", cards=root / "cards")
     assert done.returncode == 0, done.stderr
-    record = json.loads((root / "run/training.json").read_text())
+    record = launch.record(root / "run")
     assert record["outcome"] == "oom" and record["oom"]["phase"] in ("forward", "backward")
+    assert record["oom"]["process"] in (1, 2) and f"out of memory in process {record['oom']['process']} of 2" in done.stderr
     assert not (root / "run/adapter").exists()
+    seen = f"outcome oom, in log, table and report: “{re.search('out of memory in process.*', done.stderr)[0]}”"
+    survived(
+        "CUDA OOM of a process of two (budget of a small card)", "local", seen=seen, seconds=0, repeated=0, same="a result"
+    )
 
 
 def test_a_process_that_fails_fails_the_run(root, tiny):
     save_file({"nothing": torch.zeros(1)}, root / "weights.safetensors")
     done = train(run_of(root, tiny, gpus=2), root, "run")
-    assert done.returncode == 2 and "nothing" in done.stderr and not (root / "run/training.json").exists()
-    assert done.stderr.splitlines()[-1].startswith("error: a process of 2 failed") and "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(told) == 1 and not (root / "run/training.json").exists()
+    assert re.match(r"error: process [12] of 2: .*weights.safetensors: does not fit", told[0])
+    assert "nothing" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.fault
+def test_a_killed_process_ends_the_run_and_the_next_attempt_goes_on(root, tiny):
+    """Told by name at the end, within seconds, with nothing of what the other one met; and the end is the same, bit for bit."""
+    run = run_of(root, tiny, gpus=2)
+    assert train(run, root, "whole").returncode == 0
+    started = launch.start(*job(run, root, "run"))
+    said = next(line for line in started.stderr if "checkpoint at step 2" in line)
+    one = next(child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1")
+    one.kill()
+    since = time.monotonic()
+    _, told = started.communicate(timeout=60)
+    seconds = time.monotonic() - since
+    assert said and started.returncode == 2 and seconds < 15
+    assert told.splitlines()[-1] == "error: process 2 of 2: killed by SIGKILL; out of host memory?" and "gloo" not in told
+    again = train(run, root, "run")
+    assert again.returncode == 0 and "resuming after step 2" in again.stderr
+    (_, losses, adapter), (record, their_losses, theirs) = result(root, "whole"), result(root, "run")
+    assert losses == their_losses and all(torch.equal(value, theirs[name]) for name, value in adapter.items())
+    repeated = record["attempts"]["repeated_steps"]
+    seen = told.splitlines()[-1]
+    survived("kill -9 of a rank", "local", seen=f"“{seen}”", seconds=seconds, repeated=repeated, same="bit for bit")

@@ -227,7 +227,7 @@ DAMAGES = {
     "half a JPEG": (edit(lambda f: break_image(f, WHOLE[: len(WHOLE) // 2])), Reason.IMAGE, "cam_left_wrist"),
     "no motion": (edit(lambda f: replace(f, "observations/qpos", np.ones((20, 14)))), Reason.STILL, "20 steps"),
     "short": (lambda path: write_episode(path, steps=9), Reason.SHORT, "9 steps, fewer than 10"),
-    "no instructions": (lambda path: (path.parent / INSTRUCTIONS).unlink(), Reason.INSTRUCTION, "No such file"),
+    "no instructions": (lambda path: (path.parent / INSTRUCTIONS).unlink(), Reason.INSTRUCTION, "no such file"),
     "no JSON": (instructions("{"), Reason.INSTRUCTION, INSTRUCTIONS),
     "a list": (instructions("[]"), Reason.INSTRUCTION, "no text"),
     "one kind only": (instructions('{"instruction": "Go."}'), Reason.INSTRUCTION, "simplified_instruction"),

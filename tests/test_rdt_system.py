@@ -1,7 +1,5 @@
 """The rdt system: what the trainer gets of it, its caches, its metrics; one effective batch is one step by every road."""
 
-import io
-import json
 import shutil
 from pathlib import Path
 
@@ -11,70 +9,35 @@ import sentencepiece
 import torch
 from accelerate.state import AcceleratorState
 from allocations import peak_of_step
-from conftest import ROOT
 from episodes import write_episode
 from pydantic import ValidationError
+from small_rdt import SENTENCES, SIGLIP, STUDY, T5, TOWER, changes, make_encoders, prepare, spiece
 from torch.utils.data import default_collate
-from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel, T5Config, T5EncoderModel, T5Model
+from transformers import SiglipConfig, SiglipModel, T5Config, T5Model
 
 from ablation.errors import UserError
 from ablation.settings import LoraSettings
 from ablation.study import Strategy, load_study
-from ablation.sweep import expand
+from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.systems.base import Draw
 from ablation.systems.rdt.data.episode import recording
 from ablation.systems.rdt.data.images import square
-from ablation.systems.rdt.encoders import ImageEncoder, TextEncoder
+from ablation.systems.rdt.encoders import ImageEncoder
 from ablation.systems.rdt.metrics import sample_errors, state_norm
-from ablation.systems.rdt.settings import SystemSettings
-from ablation.systems.rdt.system import System
-from ablation.training.precision import make_accelerator
-from ablation.training.step import training_step
+from ablation.systems.t5 import TextEncoder
+from ablation.training.accelerator import make_accelerator
+from ablation.training.step import TrainingStep
 from ablation.training.strategy import apply_strategy, count_parameters
 from ablation.vram.replay import allocated_peak
 from ablation.vram.step import trace_step_on_cpu
 
-STUDY = ROOT / "config/studies/rdt-batch.yaml"
 CPU = torch.device("cpu")
-TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-SIGLIP = {**TOWER, "image_size": 32, "patch_size": 8}
-T5 = {"vocab_size": 200, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-SENTENCES = ["Reach for the red block.", "Move the right hand over the red block on the table and keep it there."]
-
-
-def spiece(folder: Path) -> None:
-    """A real SentencePiece model, which is what the released T5 folders hold."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 20), model_writer=model, vocab_size=60, hard_vocab_limit=False, pad_id=0, eos_id=1,
-        unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
-    (folder / "spiece.model").write_bytes(model.getvalue())
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer"}))
 
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
-    """Small encoders of the released classes, in the layout of the released folders."""
-    root = tmp_path_factory.mktemp("encoders")
-    torch.manual_seed(0)
-    T5EncoderModel(T5Config(**T5)).save_pretrained(str(root / "t5"))
-    spiece(root / "t5")
-    SiglipVisionModel(SiglipVisionConfig(**SIGLIP)).save_pretrained(str(root / "siglip"))
-    return {"text": str(root / "t5"), "image": str(root / "siglip")}
-
-
-def changes(encoders, **more) -> dict:
-    """The demo study made tiny."""
-    images = {"patches": 16}
-    architecture = {"hidden_size": 32, "depth": 2, "heads": 2, "lang_dim": 24, "img_dim": 16, "images": images}
-    return {
-        "data": {"simulation": {"episodes": 6}, "image_size": 32, "text_length": 96, "test": 0.3, **more.pop("data", {})},
-        "model": {"encoders": encoders, "architecture": {**architecture, "lang_length": 100}},
-        "evaluation": {"samples": 10, "batch": 4, "rollouts": 2, "pictures": 1},
-        **more,
-    }
+    return make_encoders(tmp_path_factory.mktemp("encoders"))
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +45,20 @@ def system(encoders):
     return load_system(expand(load_study(STUDY, changes(encoders)), "rdt")[0].settings)
 
 
-def prepare(settings: SystemSettings, root: Path) -> list[Path]:
-    """Make the parts in order; the first is needed by the others."""
-    folders = []
-    for part in settings.parts():
-        (root / part.id).mkdir(parents=True)
-        System.prepare(part, [root / need.id for need in part.needs], root / part.id)
-        folders.append(root / part.id)
-    return folders
-
-
 @pytest.fixture(scope="module")
 def prepared(system, tmp_path_factory):
-    """Recorded episodes and their embeddings."""
     return prepare(system.settings, tmp_path_factory.mktemp("prepared"))
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_simulation_no_robot_is_driven(encoders, tmp_path):
+    simulated = load_study(STUDY, changes(encoders)).settings
+    data = simulated.data.model_copy(update={"source": "aloha", "root": str(tmp_path)})
+    recorded = simulated.model_copy(update={"data": data})
+    assert [metric.name for metric in simulated.metrics()][:2] == ["success", "distance"]
+    assert [metric.name for metric in recorded.metrics()] == ["sample_mse", "sample_l2err"]
 
 
 def test_a_fake_batch_is_like_a_real_one(system, prepared):
@@ -188,18 +148,16 @@ def gradients(system, prepared, strategy: Strategy, batch: int, accumulation: in
     accelerator, kept = make_accelerator("fp32", CPU), {}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    class Keeping(torch.optim.SGD):
-        """Takes the gradients as they are: seen through the change of a parameter they would be rounded to its last bit."""
-
-        def step(self, closure=None):
-            kept.update({name: parameter.grad.clone() for name, parameter in trained.items()})
-
-    optimizer = Keeping(trained.values(), lr=1.0)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    settings = system.settings.model_copy(update={"training": system.settings.training.model_copy(update={"clip": None})})
+    axes = {"strategy": "A", "rank": 4, "batch": batch, "accumulation": accumulation, "precision": "fp32", "gpus": 1, "seed": 0}
+    training_step = TrainingStep(Run("run", "study", axes, strategy, settings), system, model, accelerator)
+    training_step.optimizer.optimizer.register_step_pre_hook(
+        lambda *_: kept.update({name: parameter.grad.clone() for name, parameter in trained.items()})
+    )
     samples = system.samples(prepared, train=True)
     drawn = [samples[Draw(0, 0, 0, index)] for index in range(16)]
     batches = [default_collate(drawn[start : start + batch]) for start in range(0, 16, batch)]
-    values = training_step(system, model, optimizer, accelerator, batches, accumulation, None, lambda _: None)
+    values = training_step(batches, accumulation, lambda _: None)
     AcceleratorState._reset_state(True)
     return kept, float(values["loss"])
 
@@ -223,7 +181,7 @@ def test_the_objective_draws_nothing(system, prepared):
     torch.nn.init.normal_(model.model.final_layer.ffn_final.fc2.weight)
     batch = default_collate([samples[Draw(0, 0, 0, index)] for index in range(4)])
     state = torch.get_rng_state()
-    losses = [next(system.objectives(model, batch)).loss.item() for _ in range(2)]
+    losses = [system.objective(model, batch, "actions").loss.item() for _ in range(2)]
     assert losses[0] == losses[1] > 0 and torch.equal(torch.get_rng_state(), state)
 
 

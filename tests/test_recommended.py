@@ -8,14 +8,13 @@ import compare_config
 import jsonschema
 import pytest
 from conftest import ROOT, STUDY
-from test_report import write_study
+from report_study import page_of, write_study
 
 from ablation import schema
 from ablation.comparison import as_text, compare
 from ablation.errors import UserError
 from ablation.hardware import load_card
 from ablation.recommended import Recommended, load_recommended, recommended_for
-from ablation.report.page import report_page
 from ablation.resolved import save_study
 from ablation.study import find_studies, load_study
 from ablation.sweep import expand
@@ -186,11 +185,12 @@ def test_the_console_shows_what_differs_and_counts_the_rest():
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The demo's network as a study of full scale, whose batches a card must hold; and a folder of traces."""
+    """The demo's network as a study of full scale, whose batches a card must hold; beside it, what a project has."""
     folder = tmp_path_factory.mktemp("small")
     content = load_yaml(STUDY)
     demo = content["scales"].pop("demo")
     content["scales"]["full"] = merge(demo, {"keep": "batch * accumulation * gpus == 4"})
+    (folder / "config").symlink_to(ROOT / "config")
     path = folder / "small.yaml"
     path.write_text(dump_yaml(content))
     return path
@@ -201,7 +201,7 @@ def advice(small, sweep, wanted="effective_batch: 4", gib=0.64):
     sweep = {"strategy": "A", "rank": 4, "precision": "fp32", "seed": 0, **sweep}
     study = load_study(small, {"scale": "full", "sweep": sweep})
     card = CARD.model_copy(update={"usable_gib": gib, "memory_gib": gib})
-    runs, traces = expand(study, "s"), small.parent / "traces"
+    runs, traces = expand(study, "s"), small.parent / "results/traces"
     recommended = recommendation(wanted)
     advisor = Advisor(study, runs, recommended, card, traces, small.parent / "none.csv")
     (row,) = compare(study, runs, recommended, card, advisor)
@@ -259,10 +259,10 @@ def test_the_comparison_of_a_workflow_is_a_file_and_the_report_shows_it(tmp_path
     assert rows["training.weight_decay"]["yours"] == "0.02" and rows["training.clip"]["verdict"] == "same"
 
     _, results = write_study(tmp_path, study)
-    page = report_page(results, "s", tmp_path)
+    page = page_of(results, tmp_path)
     assert "Against the recommended configuration" in page and "training: {weight_decay: 0.01}" in page
     results.study = study.model_copy(update={"recommended": None})
-    assert "recommended configuration" not in report_page(results, "s", tmp_path)
+    assert "recommended configuration" not in page_of(results, tmp_path)
 
 
 def test_by_hand_with_values_laid_over_the_study(monkeypatch, capsys):
@@ -271,3 +271,11 @@ def test_by_hand_with_values_laid_over_the_study(monkeypatch, capsys):
     assert "training: {warmup: 0.1}" in text and "lora.dropout" not in text and text.isascii()
     with pytest.raises(UserError, match="names no recommended configuration; add --config recommended=NAME"):
         run_program(monkeypatch, capsys, compare_config, "--study", "vggt-eth3d", "--config", "recommended=null")
+
+
+def test_at_full_scale_the_comparison_has_the_advice_for_the_card(small, monkeypatch, capsys):
+    monkeypatch.setattr(compare_config, "ROOT", small.parent)  # it keeps traces there
+    line = ["--study", small, "--config", "sweep={strategy: A, rank: 4, seed: 0, batch: 2, accumulation: 2}"]
+    text = run_program(monkeypatch, capsys, compare_config, *line)
+    assert f"on {CARD.name}, 8 x 1 fits (" in text and f" of {CARD.usable_gib:g} GiB)" in text
+    assert list((small.parent / "results/traces").iterdir())

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 from ablation import device
 from ablation.errors import UserError
-from ablation.files import write_json
 from ablation.study import load_study
 from ablation.sweep import expand
 from ablation.systems.vggt.data.scene import prepare_scene
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.system import System
+from ablation.training.result import Result
 from ablation.vram import oom
 from ablation.vram.budget import CONTEXT_GIB
 from ablation.yamlfile import dump_yaml, load_yaml
@@ -98,8 +98,9 @@ def test_out_of_memory_is_a_result_whatever_the_phase(job, kept):
         AcceleratorState._reset_state(True)
         record = train_run.train(*held_to(job, budget))
         folder = job[1].folder
-        write_json(folder / "training.json", record)
-        train_run.keep_history(folder)
+        result = Result(folder, "mine", "this code")
+        result.keep(record, record.pop("manifest"))
+        result.publish("")
         assert record["outcome"] == "oom" and (record["oom"]["phase"], record["oom"]["step"]) == (phase, step)
         full, memory = record["oom"], record["memory"]
         assert full["budget_gib"] == memory["budget_gib"] == pytest.approx(budget)
@@ -132,11 +133,10 @@ def test_optimizer_state_above_the_budget_fails_in_the_step_that_makes_it(job):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: device-side assert triggered"), ValueError("no")])
 def test_other_errors_fail_the_job(job, monkeypatch, error):
-    def broken(self, model, batch):
+    def broken(self, model, batch, name):
         raise error
-        yield
 
-    monkeypatch.setattr(System, "objectives", broken)
+    monkeypatch.setattr(System, "objective", broken)
     with pytest.raises(type(error)):
         train_run.train(*job)
 
@@ -155,9 +155,8 @@ def test_out_of_memory_on_a_gpu_has_a_complete_record(job, gpu):
 
 def test_manifest_says_what_ran_where_and_nothing_of_the_user(job):
     run, arguments = job
-    assert train_run.train(run, arguments)["outcome"] == "completed"
-    text = (arguments.folder / "manifest.json").read_text()
-    manifest = json.loads(text)
+    manifest = train_run.train(run, arguments)["manifest"]
+    text = json.dumps(manifest)
     assert manifest["packages"]["torch"].startswith("2.13") and manifest["device"] == {"type": "cpu", "threads": 1}
     assert str(ROOT) not in text and str(arguments.folder) not in text
 

@@ -66,12 +66,17 @@ def test_under_zero_a_half_precision_run_is_held_in_half_precision(precision):
     assert 2 * half["trained_weights"] == single["trained_weights"]
 
 
-def test_a_plan_for_several_gpus_predicts_one_of_them_and_says_what_cannot_train_yet():
-    strategy = {"train": {"lora": ["depth_head"]}, "lr": 1e-3, "distributed": "zero2"}
-    sweep = {"strategy": ["A", "Z"], "rank": 4, "seed": 0, "gpus": 3}
-    row, zero = planned(23.1, keep=[], sweep=sweep, strategies={"Z": strategy})
-    assert row["memory_verdict"] == "fits" and row["communication_gib"] > 0 and row["verdict"] != "invalid"
-    assert zero["verdict"] == "invalid" and "zero2 on 3 GPUs is not supported yet" in zero["reason"]
+def test_a_plan_for_several_gpus_predicts_one_of_them_and_says_what_cannot_train():
+    strategy = {"train": {"lora": ["depth_head"]}, "lr": 1e-3}
+    strategies = {stage: {**strategy, "distributed": stage} for stage in ("zero2", "zero3")}
+    sweep = {"strategy": ["A", *strategies], "rank": 4, "seed": 0, "gpus": 3}
+    copies, *parts = planned(23.1, keep=[], sweep=sweep, strategies=strategies)
+    assert copies["communication_gib"] > 0 and {row["verdict"] for row in (copies, *parts)} == {"fits"}
+    half, average = {"sweep": {**sweep, "precision": "fp16"}}, {"sweep": sweep, "training": {"ema": 0.9}}
+    for changes, words in ((half, "fp16"), (average, "ema")):
+        copies, *parts = planned(23.1, keep=[], strategies=strategies, **changes)
+        assert copies["verdict"] == "fits"
+        assert all(row["verdict"] == "invalid" and words in row["reason"] for row in parts)
 
 
 @pytest.mark.parametrize("distributed", ["zero2", "zero3"])

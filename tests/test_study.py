@@ -15,8 +15,10 @@ from ablation.errors import UserError
 from ablation.hardware import load_card
 from ablation.resolved import fingerprint_of, load_run, save_study
 from ablation.study import find_studies, load_study
-from ablation.sweep import Run, expand
+from ablation.sweep import Run, all_axes, expand
 from ablation.yamlfile import dump_yaml, load_yaml, merge, parse_yaml, resolve_strings
+
+STUDIES = sorted((ROOT / "config/studies").glob("*.yaml"))
 
 
 def runs(**overrides) -> list[Run]:
@@ -98,6 +100,16 @@ def test_a_change_of_one_value_touches_exactly_its_runs():
 @pytest.mark.parametrize("change", [{"evaluation": {"alignment": "none"}}, {"compute": {"threads": 3}}, {"title": "x"}])
 def test_settings_that_training_does_not_know_retrain_nothing(change):
     assert [fingerprint_of(run) for run in runs(**change)] == [fingerprint_of(run) for run in runs()]
+
+
+def test_a_table_of_runs_has_every_value_of_every_axis(tmp_path):
+    """Also where a run does not change the study's own; where an axis has no meaning, none."""
+    text = MINIMAL.replace("seed: [0, 1]", "seed: 0\n  training.clip: [1.0, 0.5]\n  strategies.A.lr: [1e-4, 1e-3]")
+    study = load_study(study_file(tmp_path, text))
+    rows = [all_axes(study, run) for run in expand(study, "x")]
+    assert {(row["strategy"], row["training.clip"], row["strategies.A.lr"]) for row in rows} == {
+        ("A", 1.0, 1e-4), ("A", 1.0, 1e-3), ("A", 0.5, 1e-4), ("A", 0.5, 1e-3), ("whole", 1.0, None), ("whole", 0.5, None)
+    }  # fmt: skip
 
 
 def test_include_exclude_and_keep():
@@ -214,11 +226,17 @@ def test_cards_have_the_memory_of_their_names():
         assert 0.92 * size < usable[name] < size
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("scale", ["demo", "full"])
 def test_studies_load_at_every_scale_and_fit_the_schema(path, scale):
     assert expand(load_study(path, {"scale": scale}), path.stem)
     jsonschema.validate(load_yaml(path), schema.study_schema())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_report_can_say_what_its_study_measures_and_shows(path):
+    study = load_study(path)
+    assert study.metrics() and study.settings.pictured().endswith(".")
 
 
 def test_schema_refuses_what_the_models_refuse():
@@ -280,7 +298,12 @@ def test_merge_takes_the_change(base, change):
         assert merged == change
 
 
-@given(st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False))
+@pytest.mark.parametrize("text", ["*", "model.blocks.*", "&a", "!tag", "<<", "=", "1e-3x", "- 1", "{", ""])
+def test_strings_that_are_no_scalars_stay_what_they_are(text):
+    assert resolve_strings({"train": [text]}) == {"train": [text or None]}
+
+
+@given(st.integers(-(2**63) + 1, 2**63 - 1) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False))
 def test_strings_read_as_yaml_scalars(value):
     assert resolve_strings({"a": [str(value).lower() if isinstance(value, bool) else repr(value)]}) == {"a": [value]}
 
@@ -304,3 +327,10 @@ def test_ids_do_not_drift():
     assert json.loads(canonical(runs()[0].axes)) == {
         "strategy": "A", "rank": 4, "batch": 2, "accumulation": 1, "precision": "fp32", "gpus": 1, "seed": 0,
     }  # fmt: skip
+
+
+def test_gpus_are_spread_evenly_over_nodes():
+    changes = {"compute": {"nodes": 2}, "sweep": {"gpus": [2, 4]}, "keep": [], "scale": "demo"}
+    assert {run.settings.compute.nodes for run in expand(load_study(STUDY, changes), "s")} == {2}
+    with pytest.raises(UserError, match=r"3 GPUs cannot be spread evenly over compute\.nodes: 2"):
+        expand(load_study(STUDY, {**changes, "sweep": {"gpus": 3}}), "s")

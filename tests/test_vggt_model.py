@@ -102,7 +102,7 @@ def test_long_sequences_in_chunks_equal_frame_by_frame(vggt):
     images = torch.rand(1, 10, 3, 28, 28)
     tokens = vggt.aggregator(images, keep=range(4))
     together, _ = vggt.depth_head(tokens, 28, 28)
-    one = [vggt.depth_head({k: v[:, i : i + 1] for k, v in tokens.items()}, 28, 28)[0] for i in range(10)]
+    one = [vggt.depth_head([each[:, i : i + 1] for each in tokens], 28, 28)[0] for i in range(10)]
     torch.testing.assert_close(together, torch.cat(one, dim=1), atol=1e-6, rtol=1e-5)
 
 

@@ -7,9 +7,10 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ablation.errors import UserError
+from ablation.files import NO_SPACE
 from ablation.yamlfile import load_yaml
 
 USER_ERROR = 2
@@ -17,13 +18,30 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def call(main: Callable[[], None]) -> None:
-    """Run ``main``; a :class:`UserError` becomes a message and exit status 2."""
+    """Run ``main``; a :class:`UserError`, a full disk or host memory becomes a message and exit status 2."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     try:
         main()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(USER_ERROR)
+        _say(str(error))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        _say(f"{error.filename or 'writing'}: {error.strerror}; make room and start the workflow again")
+    except (MemoryError, RuntimeError) as error:
+        if not is_host_full(error):
+            raise
+        _say(f"host memory is full ({error}); ask for more (compute.mem_gib of the study), or for fewer compute.workers")
+
+
+def is_host_full(error: MemoryError | RuntimeError) -> bool:
+    """Whether an error says that the machine, not the GPU, has no memory left."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _say(text: str) -> NoReturn:
+    sys.stderr.write(f"error: {text}\n")
+    sys.exit(USER_ERROR)
 
 
 def log_to(path: Path) -> None:
@@ -72,7 +90,8 @@ def aligned(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> list[
     ]
 
 
-def own_python_first() -> None:
-    """Let ``python`` in a shell be this interpreter, also when it was called by its path and is not on PATH."""
-    folder = str(Path(sys.executable).parent)
-    os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])
+def first_on_path(*folders: Path) -> None:
+    """Let a shell find the commands of these folders before others of the same name."""
+    first = [str(folder) for folder in folders]
+    rest = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder not in first]
+    os.environ["PATH"] = os.pathsep.join([*first, *rest])

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from ablation.systems.base import System
+from ablation.training.accelerator import make_accelerator
 from ablation.training.model import for_evaluation
-from ablation.training.precision import make_accelerator
 
 
 def evaluate(

@@ -5,6 +5,7 @@ The text is parsed to a tree of a few allowed nodes and interpreted here; nothin
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,9 @@ class Expression:
         if len(text) > MAX_LENGTH:
             raise UserError(f"an expression of {len(text)} characters; at most {MAX_LENGTH} are read")
         try:
-            self._tree = ast.parse(text.strip(), mode="eval").body
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python's, on what looks odd
+                self._tree = ast.parse(text.strip(), mode="eval").body
             self.names = frozenset(_names(self._tree, text))
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             raise UserError(f"`{text}` is not an expression: {getattr(error, 'msg', None) or 'it cannot be parsed'}") from None

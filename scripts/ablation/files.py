@@ -1,6 +1,8 @@
 """Writing files so that a reader sees the old or the new content, never half of it."""
 
 import csv
+import errno
+import hashlib
 import io
 import json
 import os
@@ -10,16 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a quota, a limit on the size of a file
+
 
 def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` atomically and durably."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -36,17 +46,26 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
+def unfinished(path: Path) -> Path:
+    """The folder that :func:`replace_folder` fills before it becomes ``path``."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 @contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """A fresh folder to fill; it takes the place of ``path`` once it is complete and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+def replace_folder(path: Path, resume: bool = False) -> Iterator[Path]:
+    """A folder to fill; it takes the place of ``path`` once it is complete and on disk.
+
+    A fresh one, unless what an interrupted filling left is to be continued (``resume``).
+    """
+    temporary = unfinished(path)
+    if not resume:
+        shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True, exist_ok=resume)
     yield temporary
     for file in temporary.rglob("*"):
         if file.is_file():
             sync(file)
+    sync(temporary)
     shutil.rmtree(path, ignore_errors=True)
     temporary.replace(path)
     sync(path.parent)
@@ -59,3 +78,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def digest(path: Path) -> str | None:
+    """The SHA-256 of a file; None where none can be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

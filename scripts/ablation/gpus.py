@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ablation import nvml
+from ablation import leave, nvml
 from ablation.locks import POLL_SECONDS, try_lock
 
 
@@ -63,4 +63,5 @@ def _take(names: list[str], count: int, folder: Path) -> dict[str, int]:
                 return held
         for descriptor in held.values():
             os.close(descriptor)
+        leave.check()
         time.sleep(POLL_SECONDS)

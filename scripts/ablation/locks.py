@@ -3,16 +3,11 @@
 import errno
 import fcntl
 import os
-import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ablation.errors import UserError
 
 POLL_SECONDS = 0.5
-PATIENCE_SECONDS = 60.0  # a cancelled job may take SLURM's KillWait (30 s) to go
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # the last is Lustre's, mounted without flock
 
 
@@ -35,27 +30,5 @@ def try_lock(path: Path) -> int | None:
             f"{path}: this file system has no file locks ({error.strerror}); mount it with them (Lustre: -o flock; NFS:"
             " version 4), or move this folder to one that has them"
         ) from None
+    os.set_inheritable(descriptor, True)  # so that it is held until the last process of a training has ended
     return descriptor
-
-
-@contextmanager
-def lease_folder(folder: Path, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """Hold a run's folder while inside, so that two jobs never train it at once.
-
-    Waits ``patience`` seconds for a holder that is on its way out, then raises :class:`UserError`.
-    """
-    path = folder / "state" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + patience
-    while (descriptor := try_lock(path)) is None:
-        if time.monotonic() >= end:
-            raise UserError(
-                f"{folder}: another job trains this run ({path.read_text() or 'just started'}); stop it, or wait for it"
-            )
-        time.sleep(POLL_SECONDS)
-    try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,8 @@ class Part:
     """GPUs that making it is fast on; like ``mem_gib``, no part of the content."""
     mem_gib: int = 4
     """Host memory that making it takes."""
+    resumable: bool = False
+    """Whether its making goes on from what an interrupted one left in its folder."""
 
     @property
     def id(self) -> str:

@@ -12,11 +12,10 @@ from tqdm import tqdm
 from ablation.hardware import Card
 from ablation.settings import Settings
 from ablation.study import Study
-from ablation.sweep import Run, expand, one_per_cell
+from ablation.sweep import Run, all_axes, expand, one_per_cell
 from ablation.systems import load_system
 from ablation.vram.predict import MARGIN, Prediction, Predictor
-from ablation.vram.sharding.rank import sharding_of
-from ablation.vram.step import Untraceable
+from ablation.vram.trace import Untraceable
 
 DIGITS = 4
 
@@ -48,7 +47,7 @@ def plan(
     predictor = Predictor(runs, card, traces)
     predictor.traces.prepare(workers)
     rows = [
-        _row(run, card, predictor, missing[id(run.settings)])
+        {"run": run.id, **all_axes(study, run), **_row(run, card, predictor, missing[id(run.settings)])}
         for run in tqdm(runs, desc="predicting memory", unit="run", leave=False, mininterval=0.5)
     ]
     elsewhere = [row for run in one_per_cell(runs) for row in _elsewhere(run, predictor, cards or {})]
@@ -80,8 +79,6 @@ def _row(run: Run, card: Card, predictor: Predictor, missing: list[str]) -> Row:
     impossible = lacks or unsupported(run, card) or untraceable
     verdict, reason = ("invalid", impossible) if impossible else (prediction.verdict, _words(prediction, card))
     return {
-        "run": run.id,
-        **run.axes,
         "effective_batch": run.effective_batch,
         **(_columns(prediction, predictor.parameters(run)) if prediction else {}),
         "budget_gib": card.usable_gib,
@@ -111,9 +108,12 @@ def unsupported(run: Run, card: Card) -> str | None:
     """Why ``run`` cannot run on ``card``, whatever its data and weights; None if it can."""
     if run.axes["precision"] not in card.precisions:
         return f"{card.name} does not train in {run.axes['precision']} (it does in {', '.join(card.precisions)})"
-    if (sharding := sharding_of(run)) is None or sharding.method == "ddp":
-        return None
-    return f"training with {sharding.method} on {sharding.gpus} GPU{'s' * (sharding.gpus > 1)} is not supported yet"
+    method = run.strategy.distributed
+    if method != "ddp" and run.axes["precision"] == "fp16":
+        return f"{method} with fp16 is not supported; train in bf16 or fp32"
+    if method != "ddp" and run.settings.training.ema:
+        return f"{method} keeps the weights in parts, of which no average (training.ema) is made; use ddp"
+    return None
 
 
 def _words(prediction: Prediction, card: Card) -> str:

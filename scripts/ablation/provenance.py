@@ -1,5 +1,6 @@
 """Where a result comes from: code, packages, machine, job. No secrets, no user's paths."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -28,6 +29,15 @@ def manifest(device: str) -> dict[str, Any]:
         "device": _device(device),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
+
+
+def code_hash() -> str:
+    """A hash of the program's own files, as they are now."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def code_version() -> dict[str, Any]:

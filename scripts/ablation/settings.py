@@ -1,16 +1,38 @@
 """The settings of one run that every system shares, and the base of all configuration models."""
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from ablation.errors import is_control
 from ablation.parts import Part
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Scale = Literal["demo", "full"]
+Tracker = Literal["mlflow", "wandb"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of a part of a network: more is a slip of the pen, and would be found out with all memory full."""
+Depth = Annotated[int, Field(ge=1, le=1000)]
+"""Blocks or layers, each of which is built."""
+
+
+def _place(text: str) -> str:
+    if any(map(is_control, text)):
+        raise ValueError("a path holds no line ends or other control characters")
+    if "{" in text or "}" in text:
+        raise ValueError("a path holds no braces: Snakemake takes them for wildcards")
+    if any(len(step.encode()) > 255 for step in text.split("/")):
+        raise ValueError("a name in a path has at most 255 bytes")
+    return str(PurePosixPath(text))
+
+
+Place = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_place)]
+"""The path of a file or folder. It reaches no shell unquoted, so it may hold anything else."""
 
 
 class Strict(BaseModel):
@@ -52,9 +74,9 @@ class Guards(Strict):
 class Training(Strict):
     """The optimizer and its schedule (AdamW), and what is saved."""
 
-    epochs: PositiveInt | None = None
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Passes over the training data; give this or steps."""
-    steps: PositiveInt | None = None
+    steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Optimizer steps; give this or epochs."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Shape of the learning rate after warm-up."""
@@ -70,8 +92,14 @@ class Training(Strict):
     """Adam's denominator constant."""
     clip: PositiveFloat | None = 1.0
     """Largest norm of the gradient; null does not clip."""
-    checkpoint_every: PositiveInt = 500
-    """Optimizer steps between checkpoints, from which an interrupted run resumes."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the running average of the trained weights, which is what is evaluated and saved; 0: none."""
+    compile: bool = False
+    """Compile the forward pass (torch.compile; needs a C++ compiler). Memory is predicted as if it were not."""
+    checkpoint_every: PositiveInt | None = 500
+    """Optimizer steps between checkpoints, from which an interrupted run resumes; null: none but those of the epochs."""
+    checkpoint_epochs: PositiveInt | None = None
+    """Epochs between checkpoints, beside those by steps; null: none."""
     keep_checkpoints: PositiveInt = 2
     """Checkpoints kept; older ones are removed once a newer one is complete."""
     preview_every: PositiveInt | None = None
@@ -89,14 +117,20 @@ class Training(Strict):
 class Compute(Strict):
     """What a job asks of its machine. Changing it reruns nothing."""
 
-    threads: PositiveInt = 4
-    """CPU threads a job."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Machines a job, on SLURM; the GPUs of a run are spread evenly over them."""
+    threads: Annotated[int, Field(ge=1, le=4096)] = 4
+    """CPU threads a GPU."""
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Data-loader processes; 0 loads in the training process."""
-    mem_gib: PositiveInt = 32
-    """Host memory a job, in GiB."""
-    runtime_min: PositiveInt = 1440
-    """Time limit a job on a cluster, in minutes."""
+    mem_gib: Annotated[int, Field(ge=1, le=100_000)] = 32
+    """Host memory a job, on each of its machines, in GiB."""
+    runtime_min: Annotated[int, Field(ge=10, le=1_000_000)] = 1440
+    """Time limit a job on a cluster, in minutes; five before it, the run saves a checkpoint and queues again."""
+    patience_min: Annotated[float, Field(gt=0, le=100_000)] = 10
+    """Minutes that a process of several waits for another, which may be writing a checkpoint or a preview; then all end."""
+    trackers: list[Tracker] = []
+    """Where each step's numbers go beside TensorBoard: mlflow, wandb; to be installed and set up by you."""
 
 
 class Settings(Strict):
@@ -104,7 +138,7 @@ class Settings(Strict):
 
     system: Name
     """The model family."""
-    title: str = ""
+    title: Annotated[str, Field(max_length=300)] = ""
     """One line for the head of the report."""
     scale: Scale = "demo"
     """demo: a few layers and small data, minutes on a CPU. full: the released architecture and weights."""
@@ -139,3 +173,7 @@ class Settings(Strict):
     def metrics(self) -> list[Metric]:
         """The metrics to show, the most important one first."""
         return []
+
+    def pictured(self) -> str:
+        """What one sees in the pictures of an evaluation, in a sentence or two."""
+        return ""

@@ -1,5 +1,6 @@
 """The study: one YAML file, one ablation. Its model, and how a file and the command line become one."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,20 +12,21 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
 
 from ablation.errors import UserError
 from ablation.explain import at, did_you_mean, explain, in_file
-from ablation.settings import Name, Precision, Scale, Settings, Strict
+from ablation.settings import NAME, Name, Precision, Scale, Settings, Size, Strict
 from ablation.systems import SYSTEMS, settings_class
 from ablation.yamlfile import Location, line_of, load_yaml, merge, resolve_strings
 
-Value = bool | int | float | str
+Value = bool | int | FiniteFloat | Annotated[str, Field(max_length=1000)]
 Distributed = Literal["ddp", "zero2", "zero3"]
+Backward = Literal["each", "summed"]
 Cell = dict[str, Any]  # axis -> value; None where the axis has no meaning
 
 AXES = ("strategy", "rank", "batch", "accumulation", "precision", "gpus", "seed")
@@ -35,9 +37,11 @@ def _as_list(value: Any) -> Any:
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
+    seen = set()
+    for value in values:
+        if value in seen:
             raise ValueError(f"{value!r} stands twice; that would be a duplicate run")
+        seen.add(value)
     return values
 
 
@@ -65,6 +69,8 @@ class Strategy(Strict):
     """Peak learning rate."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
+    backward: Backward = "each"
+    """Of several objectives: `each` goes backward before the next is built; `summed`, one pass holds the graphs of all."""
     distributed: Distributed = "ddp"
     """What several GPUs share of one model: `ddp` nothing, `zero2` gradients and optimizer, `zero3` the weights too."""
     offload: bool = False
@@ -94,17 +100,17 @@ class Sweep(BaseModel):
 
     strategy: _axis(Name) | None = None
     """Names of strategies; all when left out."""
-    rank: _axis(PositiveInt) = [16]
+    rank: _axis(Annotated[int, Field(ge=1, le=100_000)]) = [16]
     """LoRA rank; without meaning for strategies that train no adapters."""
-    batch: _axis(PositiveInt) = [1]
+    batch: _axis(Size) = [1]
     """Samples a GPU and forward pass."""
-    accumulation: _axis(PositiveInt) = [1]
+    accumulation: _axis(Size) = [1]
     """Forward passes an optimizer step."""
     precision: _axis(Precision) = ["bf16"]
     """fp32, tf32, bf16 or fp16 (with loss scaling)."""
-    gpus: _axis(PositiveInt) = [1]
+    gpus: _axis(Annotated[int, Field(ge=1, le=1024)]) = [1]
     """GPUs a run."""
-    seed: _axis(Annotated[int, Field(ge=0)]) = [0]
+    seed: _axis(Annotated[int, Field(ge=0, lt=2**32)]) = [0]
     """Seeds; each is a run of its cell."""
 
     @model_validator(mode="after")
@@ -146,6 +152,8 @@ class Study(Settings):
             if not entry and label != "baseline":
                 raise ValueError(f"{label} is empty")
             _known(f"{label}.strategy", _as_list(entry.get("strategy", [])), self.strategies)
+            if not label.startswith("exclude"):
+                _check_values(label, entry)
         return self
 
     @property
@@ -184,6 +192,16 @@ def _known(label: str, names: Any, known: Any) -> None:
             raise ValueError(f"{label}: {name!r} is not known{hint} (known: {', '.join(map(str, known))})")
 
 
+def _check_values(label: str, entry: Mapping[str, Value]) -> None:
+    """What an entry says of the named axes must be what the sweep may say of them."""
+    for axis in set(entry) & set(AXES) - {"strategy"}:
+        try:
+            Sweep(**{axis: [entry[axis]]})
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise ValueError(f"{label}.{axis} = {entry[axis]!r}: {problem[0].lower()}{problem[1:]}") from None
+
+
 def _check_setting(study: Study, axis: str) -> None:
     """An axis beyond the named ones must be the dotted path of a setting with a plain value."""
     value: Any = study
@@ -218,14 +236,18 @@ def load_study(path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         raise UserError(f"{path}: a study is a mapping of keys to values")
     scales = content.pop("scales", None) or {}
     scale = overrides.get("scale", content.get("scale", "demo"))
-    if not isinstance(scales, dict) or not set(scales) <= set(get_args(Scale)):
+    if (
+        not isinstance(scales, dict)
+        or not set(scales) <= set(get_args(Scale))
+        or not all(isinstance(part, dict | None) for part in scales.values())
+    ):
         raise UserError(
             f"{path}: scales: takes the keys {', '.join(get_args(Scale))}, each with the settings that differ at that scale"
         )
     merged = merge(merge(content, scales.get(scale) or {}) if isinstance(scale, str) else content, overrides)
     where = _Where(path, scale, overrides)
     system = merged.get("system")
-    if system not in SYSTEMS:
+    if not isinstance(system, str) or system not in SYSTEMS:
         problem = "is missing" if system is None else f"= {system!r}: no such system"
         raise UserError(f"{where(('system',))}system {problem}\n  known: {', '.join(SYSTEMS)}")
     model = study_model(system)
@@ -257,6 +279,10 @@ def find_studies(names: Any, folder: Path) -> dict[str, Path]:
         raise UserError(f"studies: give a name or a list of names; known: {', '.join(known) or 'none'}")
     found: dict[str, Path] = {}
     for name in names:
+        if name in known and not re.fullmatch(NAME, name):
+            raise UserError(
+                f"studies: {folder}: {name!r} cannot be the name of a study; take letters, digits, '_', '.' and '-'"
+            )
         if name not in known:
             hint = did_you_mean(name, known)
             raise UserError(

@@ -1,6 +1,7 @@
 """From a study to its runs: the product of the axes, what ``keep`` and ``exclude`` leave of it, and what ``include`` adds."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,9 @@ from ablation.expression import Expression
 from ablation.settings import Settings
 from ablation.study import AXES, Cell, Strategy, Study, Value
 from ablation.systems import settings_class
+
+MOST_COMBINATIONS = 100_000  # of the axes, before `keep` and `exclude`
+MOST_RUNS = 10_000  # Snakemake takes 10 s to look at so many
 
 NOT_OF_TRAINING = {"title", "evaluation", "compute"}  # settings whose change retrains nothing
 
@@ -90,10 +94,25 @@ def one_per_cell(runs: Sequence[Run]) -> list[Run]:
     return list({canonical(run.cell): run for run in reversed(runs)}.values())[::-1]
 
 
+def all_axes(study: Study, run: Run) -> Cell:
+    """The axes of ``run``; of a dotted one that it does not change, the study's own value."""
+    swept = [*(study.sweep.model_extra or {}), *(axis for entry in study.include for axis in entry)]
+    dotted = dict.fromkeys(axis for axis in swept if axis not in AXES)
+    return {**run.axes, **{axis: _value(study, run, axis) for axis in dotted}}
+
+
+def _value(study: Study, run: Run, axis: str) -> Value | None:
+    of_another = axis.startswith("strategies.") and not axis.startswith(f"strategies.{run.axes['strategy']}.")
+    return None if of_another else run.axes.get(axis, study.value_of(axis))
+
+
 def _expand(study: Study, name: str) -> list[Run]:
     axes = _axes(study)
+    _check_size(study, axes)
     cells = [_collapse(study, cell) for cell in _kept(study, axes)]
     unique = list({canonical(cell): cell for cell in cells}.values())
+    if len(unique) > MOST_RUNS:
+        raise UserError(f"the sweep has {len(unique):,} runs; at most {MOST_RUNS:,} are sent")
     resolve = _Resolver(study)
     runs = [_run(resolve, name, cell) for cell in unique]
     seen = {run.id for run in runs}
@@ -107,6 +126,17 @@ def _expand(study: Study, name: str) -> list[Run]:
     if not runs:
         raise UserError(_nothing_left(study, axes))
     return runs
+
+
+def _check_size(study: Study, axes: Mapping[str, list[Value]]) -> None:
+    """Before anything is multiplied out."""
+    count = math.prod(map(len, axes.values()))
+    if count > MOST_COMBINATIONS:
+        sizes = " x ".join(f"{len(values)} {axis}" for axis, values in axes.items() if len(values) > 1)
+        raise UserError(f"the sweep has {count:,} combinations ({sizes}); at most {MOST_COMBINATIONS:,} are looked at")
+    added = sum(math.prod(len(values) for axis, values in axes.items() if axis not in entry) for entry in study.include)
+    if added > MOST_RUNS:
+        raise UserError(f"include: adds {added:,} runs; at most {MOST_RUNS:,} are sent")
 
 
 def _axes(study: Study) -> dict[str, list[Value]]:
@@ -188,6 +218,8 @@ def _run(resolve: _Resolver, name: str, cell: Cell) -> Run:
     changes = resolve.changed(cell)
     settings, strategies = resolve(changes)
     axes = {**{axis: value for axis, value in cell.items() if axis in AXES}, **changes}
+    if axes["gpus"] % (nodes := settings.compute.nodes):
+        raise UserError(f"sweep.gpus: {axes['gpus']} GPUs cannot be spread evenly over compute.nodes: {nodes}")
     return Run(_identity(axes), name, axes, strategies[cell["strategy"]], settings)
 
 

@@ -15,7 +15,7 @@ from ablation.speeds import Measured, speeds
 from ablation.study import Study
 from ablation.sweep import Run
 from ablation.vram.predict import Predictor
-from ablation.vram.step import Untraceable
+from ablation.vram.trace import Untraceable
 
 Split = tuple[int, int]  # batch, accumulation
 
@@ -64,8 +64,6 @@ class Advisor:
 
     def __call__(self, wanted: Recommendation) -> tuple[str, dict[str, Any]]:
         """Advice on the effective batch, and the change of the study; empty where it is as wanted and all of it fits."""
-        if self.study.scale == "demo":
-            return "what fits the card, a plan at full scale says", {}
         try:
             found = [self._of(run, wanted.nearest(run.effective_batch)) for run in self._examples()]
         except (UserError, Untraceable) as error:

@@ -1,24 +1,108 @@
-"""YAML as people write it: ``1e-4`` is a number, a repeated key is an error, and every key knows its line."""
+"""YAML as people write it: ``1e-4`` is a number, a repeated key is an error, and every key knows its line.
+
+A file may be anybody's: how large it is, how deep, and how much its aliases make of it is bounded, and its values are plain.
+"""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ablation.errors import UserError
+from ablation.errors import UserError, is_control
+from ablation.outside import read_text
 
 Location = tuple[str | int, ...]
 
+LARGEST = 200_000  # bytes of a file
+MOST = 20_000  # values of a file, those behind an alias counted each time it is used
+DEEPEST = 32  # values within values
+LARGEST_INTEGER = 2**63 - 1
+
+TAG = "tag:yaml.org,2002:"
+TEXT = f"{TAG}str"
+PLAIN = {f"{TAG}{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
+
 
 class _Loader(yaml.SafeLoader):
-    pass
+    """Gives plain values only: no objects, dates, sets or bytes."""
 
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise _problem(f"nested too deeply, more than {DEEPEST} levels", self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if node.tag not in PLAIN:
+            raise _problem(f"a value cannot be of the kind {node.tag.removeprefix(TAG)}", node.start_mark)
+        if isinstance(node, yaml.ScalarNode) and any(map(_is_no_text, node.value)):
+            raise _problem("a text holds a control character", node.start_mark)
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _check_aliases(node)
+        return node
+
+
+def _problem(text: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=mark)
+
+
+def _is_no_text(character: str) -> bool:
+    return character not in "\n\t" and is_control(character)
+
+
+def _check_aliases(root: yaml.Node) -> None:
+    """Raises where aliases make too much of little, or a value holds itself."""
+    known: dict[int, tuple[int, int] | None] = {}
+
+    def extent(node: yaml.Node) -> tuple[int, int]:
+        """Values and levels of ``node``."""
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 1
+        if id(node) not in known:
+            known[id(node)] = None
+            inside = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+            counts, levels = zip(*map(extent, inside), strict=True) if inside else ((0,), (0,))
+            known[id(node)] = 1 + sum(counts), 1 + max(levels)
+        found = known[id(node)]
+        if found is None:
+            raise _problem("a value holds an alias of itself", node.start_mark)
+        if found[0] > MOST or found[1] > DEEPEST:
+            raise _problem(f"more than {MOST:,} values or {DEEPEST} levels, aliases included", node.start_mark)
+        return found
+
+    extent(root)
+
+
+def _plain(kind: str) -> Any:
+    """The constructor of a kind of scalar, which for what is none raises as all others do."""
+    construct = yaml.SafeLoader.yaml_constructors[f"{TAG}{kind}"]
+
+    def checked(loader: _Loader, node: yaml.Node) -> Any:
+        try:
+            value = construct(loader, node)
+        except (ValueError, LookupError, OverflowError):
+            raise _problem(f"{node.value[:60]!r} is no {kind}", node.start_mark) from None
+        if kind == "int" and abs(value) > LARGEST_INTEGER:
+            raise _problem(f"a whole number beyond {LARGEST_INTEGER:,}", node.start_mark)
+        return value
+
+    return checked
+
+
+for _kind in ("int", "float", "bool", "null"):
+    _Loader.add_constructor(f"{TAG}{_kind}", _plain(_kind))
 
 # PyYAML follows YAML 1.1, where a float needs a dot; YAML 1.2 (and everybody's habit) does without. "yes" and "no" are
-# words, not booleans.
+# words, not booleans, and a date is text.
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN and tag not in (f"{TAG}float", f"{TAG}bool")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
@@ -51,18 +135,14 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 def load_yaml(path: Path) -> Any:
     """The content of ``path``. Raises :class:`UserError` naming file, line and problem."""
+    text = read_text(path, LARGEST)
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a UTF-8 text file") from None
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}: not valid YAML: {problem}") from None
 
 
 def parse_yaml(text: str) -> Any:
@@ -73,8 +153,8 @@ def parse_yaml(text: str) -> Any:
 def line_of(path: Path, location: Location) -> int | None:
     """The line of ``path`` (from 1) on which the key or item at ``location`` starts; None when it is not in the file."""
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        node = _composed(read_text(path, LARGEST))
+    except (UserError, yaml.YAMLError):
         return None
     line = None
     for step in location:
@@ -91,6 +171,11 @@ def line_of(path: Path, location: Location) -> int | None:
     return line
 
 
+@lru_cache(maxsize=2)  # an error with several findings asks many times
+def _composed(text: str) -> yaml.Node | None:
+    return yaml.compose(text, Loader=_Loader)
+
+
 def resolve_strings(value: Any) -> Any:
     """Read the strings in ``value`` as YAML scalars would be: Snakemake hands nested ``--config`` values over as text."""
     if isinstance(value, dict):
@@ -101,7 +186,10 @@ def resolve_strings(value: Any) -> Any:
         return value
     loader = _Loader("")
     tag = loader.resolve(yaml.ScalarNode, value, (True, False))
-    return loader.construct_object(yaml.ScalarNode(tag, value)) if tag != "tag:yaml.org,2002:str" else value
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, value)) if tag in PLAIN - {TEXT} else value
+    except yaml.YAMLError as error:
+        raise UserError(f"{value[:60]!r}: {error.problem}") from None
 
 
 def as_flag(name: str, value: Any) -> bool:

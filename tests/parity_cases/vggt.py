@@ -36,7 +36,7 @@ def vggt(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
     model.aggregator.patch_embed.register_forward_hook(lambda _module, _inputs, tokens: out.update(vit_patch_tokens=tokens))
     images = inputs["images"]
     tokens = model.aggregator(images, keep=range(a["depth"]))
-    out.update({f"aggregated_tokens.{depth}": value for depth, value in tokens.items()})
+    out.update({f"aggregated_tokens.{depth}": value for depth, value in enumerate(tokens)})
     predicted = model(images)
     out.update({f"pose_enc_list.{i}": value for i, value in enumerate(predicted.pop("pose_enc_list"))})
     return {**out, **predicted}

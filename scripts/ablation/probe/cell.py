@@ -12,7 +12,7 @@ from ablation.sweep import NOT_OF_TRAINING, Run, slug
 STEPS = 5  # optimizer steps of a probe; StepClock leaves the first three out
 NOT_OF_A_STEP = {
     *("epochs", "steps", "schedule", "warmup", "min_lr"),
-    *("checkpoint_every", "keep_checkpoints", "preview_every", "guards"),
+    *("checkpoint_every", "checkpoint_epochs", "keep_checkpoints", "preview_every", "guards"),
 }
 
 
@@ -20,8 +20,10 @@ def unprobeable(run: Run, card: Card) -> str | None:
     """Why ``run`` cannot be probed on ``card``; None if it can."""
     if reason := unsupported(run, card):
         return reason
-    gpus = run.axes["gpus"]
-    return None if gpus == 1 else f"a probe is one process; what a run on {gpus} GPUs needs is predicted in the plan"
+    gpus, method = run.axes["gpus"], run.strategy.distributed
+    if gpus == 1 and method == "ddp":
+        return None
+    return f"a probe is one process; what a run on {gpus} GPU{'s' * (gpus > 1)} with {method} needs is predicted in the plan"
 
 
 @dataclass(frozen=True)

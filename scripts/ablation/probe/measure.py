@@ -8,11 +8,10 @@ from torch import Tensor
 
 from ablation.sweep import Run
 from ablation.systems.base import System
-from ablation.training.model import fresh_for_training, lasting_tensors
-from ablation.training.optimizer import make_optimizer
-from ablation.training.precision import make_accelerator
+from ablation.training.accelerator import accelerator_for
+from ablation.training.model import fresh_for_training
 from ablation.training.randomness import seed_everything
-from ablation.training.step import training_step
+from ablation.training.step import TrainingStep
 from ablation.training.strategy import count_parameters
 from ablation.vram.budget import Budget
 from ablation.vram.measure import Meter, StepClock, make_meter
@@ -49,20 +48,17 @@ class _Probe:
         """Build the model, take ``steps`` optimizer steps."""
         self.meter.mark("load")
         seed_everything(0)
-        accelerator = make_accelerator(self.run.axes["precision"], self.device)
+        accelerator = accelerator_for(self.run, self.system, self.device)
         model = fresh_for_training(self.system, self.run, self.device)
         self.parameters = count_parameters(model)
-        training, accumulation = self.run.settings.training, self.run.axes["accumulation"]
-        optimizer = make_optimizer(model, self.run.strategy.lr, training)
-        model, optimizer = accelerator.prepare(model, optimizer, device_placement=[False, False])
+        training_step, accumulation = TrainingStep(self.run, self.system, model, accelerator), self.run.axes["accumulation"]
         batch = self.system.fake_batch(self.run.axes["batch"])
-        self.meter.watch_load(lasting_tensors(model, optimizer))
+        self.meter.watch_load(training_step.lasting())
         for self.step in range(1, steps + 1):
             self.clock.start()
-            batches = self._copies(batch, accumulation)
-            training_step(self.system, model, optimizer, accelerator, batches, accumulation, training.clip, self.meter.mark)
+            training_step(self._copies(batch, accumulation), accumulation, self.meter.mark)
             self.clock.stop()
-            self.meter.watch_step(lasting_tensors(model, optimizer))
+            self.meter.watch_step(training_step.lasting())
 
     def record(self) -> dict[str, Any]:
         """What was measured."""

@@ -49,14 +49,14 @@ def _wait(tasks: list[submitit.Job], logs: Path) -> Iterator[tuple[submitit.Job,
     """Each task as it ends, and why it failed.
 
     submitit asks sacct, which never hears of a task that was cancelled in the queue, and late of others; what has left the
-    queue has ended.
+    queue has ended. A preempted task goes back into it.
     """
     missed: dict[str, float] = {}
     while tasks:
         time.sleep(POLL_SECONDS)
         queue, files, now = _queue(), {path.name for path in logs.iterdir()}, time.monotonic()
         for task in list(tasks):
-            wrote = task.paths.result_pickle.name in files
+            wrote = task.paths.result_pickle.name in files and not _withdrawn(task)
             if not wrote and (queue is None or task.job_id in queue):
                 missed.pop(task.job_id, None)
             elif wrote or now - missed.setdefault(task.job_id, now) > _patience(task):
@@ -118,12 +118,23 @@ def sbatch_parameters(job: Job, cluster: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _extra(text: str) -> dict[str, str | bool]:
-    """The options of ``slurm_extra``: ``--name=value`` or ``--name``."""
+    """The options of ``slurm_extra``: ``--name=value`` or ``--name``; less a signal, which is for what can save its work."""
     words = shlex.split(text)
     if wrong := [word for word in words if not word.startswith("--")]:
         raise UserError(f"slurm_extra: {' '.join(wrong)}: write options for sbatch as --name=value")
     options = (word.removeprefix("--").partition("=") for word in words)
-    return {name: value if equals else True for name, equals, value in options}
+    return {name: value if equals else True for name, equals, value in options if name != "signal"}
+
+
+def _withdrawn(task: submitit.Job) -> bool:
+    """Whether SLURM is taking the task back: it ends the command, and submitit may live to write that as the task's result.
+
+    Such a result is removed: the task has ended, or begins again, as SLURM says.
+    """
+    withdrawn = _failure(task) == killed_by("SIGTERM")
+    if withdrawn:
+        task.paths.result_pickle.unlink()
+    return withdrawn
 
 
 def _failure(task: submitit.Job) -> str | None:

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ablation.settings import Settings
     from ablation.systems.base import System
 
-SYSTEMS = {name: f"ablation.systems.{name}" for name in ("hunyuan3d", "rdt", "vggt")}
+SYSTEMS = {name: f"ablation.systems.{name}" for name in ("dit", "hunyuan3d", "kolors", "rdt", "vggt")}
 
 
 def settings_class(system: str) -> type["Settings"]:

@@ -1,6 +1,6 @@
 """What the trainer and the predictor need of a model family, and nothing more."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -23,7 +23,6 @@ class Draw(NamedTuple):
 class Objective(NamedTuple):
     """One loss to go backward from, and its parts for the record (detached scalars)."""
 
-    name: str
     loss: "Tensor"
     parts: dict[str, "Tensor"]
 
@@ -56,6 +55,9 @@ class System(Protocol):
     fp32_modules: Sequence[str]
     """Prefixes of modules that compute in fp32 whatever the precision of the run."""
 
+    objectives: tuple[str, ...]
+    """Names of the losses of a step, in order. Each may train other parameters."""
+
     def build(self) -> "nn.Module":
         """The network with fresh weights, on the current default device (``meta`` included)."""
         ...
@@ -76,8 +78,8 @@ class System(Protocol):
         """Random tensors of the shapes and types of the largest training batch of ``batch`` samples, on the default device."""
         ...
 
-    def objectives(self, model: "nn.Module", batch: dict[str, "Tensor"]) -> Iterator[Objective]:
-        """The losses of a batch, one at a time, so that each can go backward before the next is built."""
+    def objective(self, model: "nn.Module", batch: dict[str, "Tensor"], name: str) -> Objective:
+        """One of the losses of a batch: alone, so that it can go backward before the next is built."""
         ...
 
     def evaluate(self, model: "nn.Module", folders: Sequence[Path], out: Path, device: "Any") -> Evaluation:

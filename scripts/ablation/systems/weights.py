@@ -1,13 +1,12 @@
 """Reading pretrained weights, strictly by name: what all systems share."""
 
 import difflib
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -36,28 +35,55 @@ def read_weights(path: Path, download: str) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as weights; truncated, or not a plain state dict? ({str(error).splitlines()[0]})"
-        ) from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file leads to any
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path}: cannot be read as weights; truncated, or not a plain state dict? ({first})") from None
     if not isinstance(state, dict):
         raise UserError(_not_plain(str(path)))
     return state
 
 
-def fill_strictly(
-    model: nn.Module, state: object, source: str, setting: str = "model.architecture", ignored: str | None = None
-) -> None:
-    """Fill ``model`` from ``state`` (name -> tensor) in fp32; every name and shape must match, those from ``ignored`` on aside.
+def _check_archive(path: Path) -> None:
+    """torch packs nothing; an archive that is packed may be one of a thousand times its size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size for entry in entries):
+            raise UserError(f"{path}: is a packed archive, which PyTorch writes none of; save it with torch.save")
 
-    ``source`` says where the state comes from, ``setting`` which part of a study must fit it. Raises UserError naming both.
+
+def fill_strictly(
+    model: nn.Module,
+    state: object,
+    source: str,
+    setting: str = "model.architecture",
+    ignored: str | None = None,
+    dtype: torch.dtype | None = torch.float32,
+) -> None:
+    """Fill ``model`` from ``state`` (name -> tensor); every name and shape must match, those from ``ignored`` on aside.
+
+    ``source`` says where the state comes from, ``setting`` which part of a study must fit it; ``dtype`` what the model is held
+    in, None as the state has it. Raises UserError naming source and setting.
     """
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
         raise UserError(_not_plain(source))
     state = {name: value for name, value in state.items() if ignored is None or not name.startswith(ignored)}
     _check(source, setting, _shapes(model.state_dict()), _shapes(state))
-    model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    model.load_state_dict({name: value.to(dtype or value.dtype) for name, value in state.items()}, assign=True)
+
+
+def _is_plain(value: object) -> bool:
+    """Numbers in rows, held here: not sparse, quantized, complex, or a promise of numbers."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex() or value.is_nested)
+    )
 
 
 def _not_plain(source: str) -> str:
@@ -86,3 +112,14 @@ def _check(source: str, setting: str, wanted: dict[str, tuple], given: dict[str,
         near = difflib.get_close_matches(unexpected[0], missing, n=1) if unexpected and missing else []
         hint = f"\n  {unexpected[0]} looks like {near[0]}" if near else ""
         raise UserError("\n".join([f"{source}: does not fit {setting}", *lines]) + hint)
+
+
+def check_shapes(
+    path: Path, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor | None], all_of_them: bool = False
+) -> None:
+    """Raises UserError where a tensor is not one of the model's, in that shape."""
+    for name, value in given.items():
+        if (mine := wanted.get(name)) is None or mine.shape != value.shape:
+            raise UserError(f"{path}: weights of another model, such as {name} {list(value.shape)}; train the run again")
+    if all_of_them and (missing := sorted(wanted.keys() - given.keys())):
+        raise UserError(f"{path}: lacks {len(missing)} parameters, such as {missing[0]}; train the run again")

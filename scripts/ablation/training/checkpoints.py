@@ -1,43 +1,86 @@
 """Checkpoints from which a run continues bit for bit: written whole, checked when read, the last good one always kept."""
 
-import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ablation.files import replace_folder, sync
+from ablation.errors import UserError
+from ablation.files import NO_SPACE, digest, replace_folder, sync, unfinished
+from ablation.training.processes import Place
 
-STATE, MARKER = "state.pt", "DONE"
+SHARED, MARKER = "state.pt", "DONE"
+
+State = dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one run. ``fingerprint`` ties them to the run's settings: others are not resumed from."""
+    """The checkpoints of one run. ``fingerprint`` ties them to the run's settings: others are not resumed from.
 
-    def __init__(self, folder: Path, fingerprint: str, keep: int):
+    Of several processes each has one of these, and writes what it alone has; ``wait`` returns when all have come to it.
+    """
+
+    def __init__(
+        self, folder: Path, fingerprint: str, keep: int, where: Place | None = None, wait: Callable[[], None] = lambda: None
+    ):
         self.folder, self.fingerprint, self.keep = folder, fingerprint, keep
+        self.where, self.wait = where or Place(), wait
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after optimizer step ``step``, then remove what is no longer kept."""
-        with replace_folder(self.folder / f"step-{step:08d}") as temporary:
-            torch.save(state, temporary / STATE)
-            sync(temporary / STATE)
-            marker = {"fingerprint": self.fingerprint, "sha256": _digest(temporary / STATE)}
-            (temporary / MARKER).write_text(json.dumps(marker))
+    def save(self, step: int, shared: State, own: State) -> None:
+        """Write the state after optimizer step ``step``, then remove what is no longer kept.
+
+        ``shared``: what is the same in all processes. ``own``: what is this one's.
+        """
+        path = self._path(step)
+        try:
+            self._fill(path, shared, own)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            shutil.rmtree(unfinished(path), ignore_errors=True)
+            raise UserError(
+                f"{path}: no room for the checkpoint ({error.strerror}); {self._good()}. Make room and start the workflow again"
+            ) from None
         for old in self._steps()[: -self.keep]:
             shutil.rmtree(self._path(old))
 
-    def latest(self, complain) -> dict[str, Any] | None:
-        """The newest state that is whole and of this run; ``complain`` is told of each that is not."""
+    def latest(self, complain, last: int | None = None) -> State | None:
+        """The newest state that is whole and of this run, after ``last`` steps at most; ``complain`` is told of each other."""
         for step in reversed(self._steps()):
             path = self._path(step)
             if problem := self._problem(path):
                 complain(f"{path}: {problem}; using the one before")
-                continue
-            return torch.load(path / STATE, map_location="cpu", weights_only=True)
+            elif last is not None and step > last:
+                complain(f"{path}: the history ends at step {last}; using the one before")
+            else:
+                return _read(path / SHARED) | _read(path / self._own)
         return None
+
+    def _fill(self, path: Path, shared: State, own: State) -> None:
+        if not self.where.first:
+            self.wait()
+            _write(own, unfinished(path) / self._own)
+            self.wait()
+            return
+        with replace_folder(path) as temporary:
+            self.wait()
+            _write(shared, temporary / SHARED)
+            _write(own, temporary / self._own)
+            self.wait()
+            digests = {file.name: digest(file) for file in sorted(temporary.iterdir())}
+            (temporary / MARKER).write_text(json.dumps({"fingerprint": self.fingerprint, "sha256": digests}))
+
+    def _good(self) -> str:
+        """The newest whole one, in words."""
+        whole = [step for step in self._steps() if not self._problem(self._path(step))]
+        return f"the one of step {whole[-1]} is whole" if whole else "there is none before it"
+
+    @property
+    def _own(self) -> str:
+        return f"process-{self.where.rank}.pt"
 
     def discard_others(self) -> None:
         """Remove checkpoints of other settings; they must neither be resumed nor counted."""
@@ -48,28 +91,35 @@ class Checkpoints:
 
     def _problem(self, path: Path) -> str | None:
         marker = _marker(path)
-        if marker is None or not (path / STATE).is_file():
+        if marker is None or not all((path / name).is_file() for name in (SHARED, self._own)):
             return "is incomplete"
         if marker["fingerprint"] != self.fingerprint:
             return "was written by a run with other settings"
-        return None if _digest(path / STATE) == marker["sha256"] else "is damaged (checksum)"
+        whole = all(digest(path / name) == known for name, known in marker["sha256"].items())
+        return None if whole else "is damaged (checksum)"
 
     def _steps(self) -> list[int]:
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-" + 8 * "[0-9]"))
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
 
-def _marker(path: Path) -> dict[str, str] | None:
+def _marker(path: Path) -> dict[str, Any] | None:
     """The marker of a checkpoint; None where it is missing or unreadable."""
     try:
         marker = json.loads((path / MARKER).read_text())
     except (OSError, ValueError):
         return None
-    return marker if isinstance(marker, dict) and {"fingerprint", "sha256"} <= set(marker) else None
+    known = isinstance(marker, dict) and "fingerprint" in marker and isinstance(marker.get("sha256"), dict)
+    return marker if known else None
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _write(state: State, path: Path) -> None:
+    with path.open("wb") as file:  # ours, so that a full disk is an OSError
+        torch.save(state, file)
+    sync(path)
+
+
+def _read(path: Path) -> State:
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -4,15 +4,26 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from ablation.files import sync
+
 
 class History:
     """Rows of named numbers in a CSV file that survives a crash at any row."""
 
-    def __init__(self, path: Path, keep_steps: int, writes: bool = True):
-        """Continue ``path`` after ``keep_steps`` optimizer steps; later rows are forgotten. One process of many ``writes``."""
+    def __init__(self, path: Path, writes: bool = True):
+        """What ``path`` holds. One process of many ``writes``."""
         self.path, self.writes = path, writes
-        self.rows = self._read()[:keep_steps]
+        self.rows = self._read()
+
+    def cut(self, steps: int) -> None:
+        """Continue after ``steps`` optimizer steps; later rows are forgotten."""
+        del self.rows[steps:]
         self._rewrite()
+
+    def sync(self) -> None:
+        """Have all rows on disk: a checkpoint of a step is worth nothing without them."""
+        if self.writes and self.rows:
+            sync(self.path)
 
     def append(self, row: Mapping[str, float | int]) -> None:
         """Add the row of a step."""

@@ -1,11 +1,10 @@
 """From settings to a network that is ready: pretrained weights, a strategy or what it trained, the right number formats."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from torch import Tensor, nn
+from torch import nn
 
 from ablation.sweep import Run
 from ablation.systems.base import System
@@ -25,7 +24,7 @@ def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
 
 def for_training(system: System, run: Run, weights: dict[str, Path], device: torch.device) -> nn.Module:
     """The network of ``run`` with its strategy applied, on ``device``, in training mode."""
-    return adapted(system, run, pretrained(system, weights)).to(device).train()
+    return compiled(adapted(system, run, pretrained(system, weights)).to(device).train(), run)
 
 
 def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Module:
@@ -35,7 +34,7 @@ def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Mod
     """
     with init_empty_weights(include_buffers=False):
         model = system.build()
-    return materialise(adapted(system, run, model), device).train()
+    return compiled(materialise(adapted(system, run, model), device).train(), run)
 
 
 def adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
@@ -43,6 +42,13 @@ def adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
     system.set_gradient_checkpointing(model, run.strategy.gradient_checkpointing)
     model = apply_strategy(model, run.strategy, run.rank, run.settings.lora)
     cast_frozen(model, run.axes["precision"], system.fp32_modules)
+    return model
+
+
+def compiled(model: nn.Module, run: Run) -> nn.Module:
+    """``model``, of which torch compiles the forward pass when it is first called, if the run asks for it."""
+    if run.settings.training.compile:
+        model.compile()
     return model
 
 
@@ -68,14 +74,6 @@ def for_evaluation(
     model.requires_grad_(False)
     cast_frozen(model, precision, system.fp32_modules)
     return model.to(device).eval()
-
-
-def lasting_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    """Weights, buffers and optimizer state: what is live between steps."""
-    yield from model.parameters()
-    yield from model.buffers()
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
 def structure(model: nn.Module) -> str:

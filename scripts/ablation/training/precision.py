@@ -1,38 +1,13 @@
-"""Number formats: what computes in which, and the Accelerate set-up for it."""
+"""Number formats: what is held in which."""
 
 from collections.abc import Sequence
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
 from torch import nn
 
-from ablation.errors import UserError
 from ablation.settings import Precision
-from ablation.training.processes import place
 
 COMPUTE = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-FIRST_SCALE = 2.0**14  # the default 2^16 overflows on the first steps of most fine-tuning
-
-
-def make_accelerator(precision: Precision, device: torch.device) -> Accelerator:
-    """Accelerate for one device a process and a precision; autocast and, for fp16, loss scaling come with it."""
-    if precision == "tf32" and device.type != "cuda":
-        raise UserError("precision tf32 needs a CUDA device (Ampere or later); on a CPU use fp32")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    handlers = [GradScalerKwargs(init_scale=FIRST_SCALE)]
-    if device.type == "cpu" and place().count > 1:
-        handlers.append(InitProcessGroupKwargs(backend="gloo"))
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=precision if precision in ("bf16", "fp16") else "no",
-        kwargs_handlers=handlers,
-    )
-    if precision == "fp16" and device.type == "cpu":
-        # Accelerate leaves fp16 off on a CPU without a word; torch has both parts.
-        accelerator.native_amp = True
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=FIRST_SCALE)
-    return accelerator
 
 
 def cast_frozen(model: nn.Module, precision: Precision, fp32_modules: Sequence[str]) -> None:

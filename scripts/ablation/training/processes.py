@@ -1,15 +1,29 @@
-"""Several processes that train one model, one a GPU: how they are started, and which of them this one is."""
+"""Several processes that train one model, one a GPU: what each of them knows of itself, and how it joins the others.
 
+:mod:`ablation.training.launcher` starts them.
+"""
+
+import ctypes
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+import signal
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ablation.training.failures import reporting
+
+FORWARDED = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+REPORT, WATCHER, LISTENER = "ABLATION_REPORT", "ABLATION_WATCHER", "ABLATION_LISTENER"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Place(NamedTuple):
-    """Which process this is, of how many, all on one machine."""
+    """Which process this is, of how many; ``local``: which of its node's."""
 
     rank: int = 0
     count: int = 1
+    local: int = 0
 
     @property
     def first(self) -> bool:
@@ -17,23 +31,60 @@ class Place(NamedTuple):
         return self.rank == 0
 
 
+def started() -> bool:
+    """Whether the launcher has started this process, as one of several or as the only one."""
+    return REPORT in os.environ
+
+
 def place() -> Place:
-    """This process's place, as torchrun has set it; alone without it."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    """This process's place, as the launcher has set it; alone without it."""
+    if not started():
         return Place()
-    return Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
 
 
-def start(arguments: Sequence[str], count: int) -> bool:
-    """Run a program ``count`` times by torchrun; ``arguments``: its file, and what it takes. Returns whether all succeeded.
+def as_one_of_several(patience: float) -> AbstractContextManager[None]:
+    """Around all that a started process does: it dies with the one that watches it, and tells what it dies of.
 
-    Where one fails the others are ended: they would wait for it for ever.
+    From here on it gets the signals that ask to leave: it must listen already.
     """
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ[WATCHER]):
+        os._exit(1)  # it died before
+    return reporting(Path(os.environ[REPORT]), place().rank, patience)
 
-    try:
-        run.main(["--standalone", "--nproc-per-node", str(count), "--", *arguments])
-    except ChildFailedError:  # its text is a page, and the error of the process stands above
-        return False
-    return True
+
+def join(backend: str, patience: float) -> None:
+    """Meet the other processes. ``patience``: minutes that one waits for another, here and in all that they do together."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    where, timeout = place(), timedelta(minutes=patience)
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        where.count,
+        where.first,
+        timeout,
+        master_listen_fd=int(os.environ[LISTENER]) if where.first else None,
+    )
+    dist.init_process_group(backend, store=store, rank=where.rank, world_size=where.count, timeout=timeout)
+
+
+def bound_all_groups(patience: float) -> None:
+    """The same for groups that a library has made of its own, with torch's timeout of half an hour."""
+    from torch.distributed import distributed_c10d as c10d
+
+    for group in list(c10d._world.pg_map):
+        c10d._set_pg_timeout(timedelta(minutes=patience), group)
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, in their order; all come together for it."""
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * place().count
+    dist.all_gather_object(values, value)
+    return values

@@ -1,18 +1,23 @@
-"""Applying a strategy: which parameters are trained, through PEFT or in full, and how they are saved."""
+"""Applying a strategy: which parameters are trained, through PEFT or in full, and how they are saved.
 
+PEFT takes seconds to import, and what has no adapter does without it.
+"""
+
+import json
 import shutil
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from ablation.files import replace_folder
 from ablation.settings import LoraSettings
 from ablation.study import Strategy
+from ablation.systems.weights import check_shapes, read_weights
 from ablation.training.targets import adaptable_modules, modules
 
 ADAPTER, FULL_WEIGHTS = "adapter", "model.safetensors"
+ABSENT = "  train the run again"
 
 
 def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora: LoraSettings) -> nn.Module:
@@ -23,6 +28,8 @@ def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora:
             for parameter in model.get_submodule(name).parameters(recurse=False):
                 parameter.requires_grad_(True)
         return model
+    from peft import LoraConfig, get_peft_model
+
     alpha = lora.alpha_per_rank * rank
     config = LoraConfig(
         r=rank,
@@ -41,16 +48,32 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
-def save_trained(model: nn.Module, folder: Path) -> str:
-    """Write the result into the run's ``folder``: a standard PEFT adapter, or the whole state of a fully trained model."""
-    if isinstance(model, PeftModel):
+def trained_of(model: nn.Module) -> dict[str, Tensor]:
+    """What is trained of a model that a process has whole, by name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_trained(model: nn.Module, trained: dict[str, Tensor], folder: Path) -> str:
+    """Write the result into the run's ``folder``: a standard PEFT adapter, or the weights that were trained in full.
+
+    ``trained``: the values, by the model's names.
+    """
+    if hasattr(model, "peft_config"):  # wrapped by PEFT
         with replace_folder(folder / ADAPTER) as temporary:
-            model.save_pretrained(str(temporary))
+            model.save_pretrained(str(temporary), state_dict=trained)
+            _order_targets(temporary / "adapter_config.json")
         return ADAPTER
     temporary = folder / f".{FULL_WEIGHTS}"
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
+    save_file({name: value.contiguous() for name, value in trained.items()}, temporary)
     temporary.replace(folder / FULL_WEIGHTS)
     return FULL_WEIGHTS
+
+
+def _order_targets(path: Path) -> None:
+    """The modules in a fixed order: PEFT keeps a set and writes it in the order of the day."""
+    config = json.loads(path.read_text())
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
 def remove_trained(folder: Path) -> None:
@@ -62,6 +85,10 @@ def remove_trained(folder: Path) -> None:
 def load_trained(model: nn.Module, folder: Path) -> nn.Module:
     """``model`` with what a run in ``folder`` trained."""
     if (folder / ADAPTER).is_dir():
-        return PeftModel.from_pretrained(model, str(folder / ADAPTER))
-    model.load_state_dict(load_file(folder / FULL_WEIGHTS))
+        from ablation.training.adapters import with_adapter
+
+        return with_adapter(model, folder / ADAPTER)
+    trained = read_weights(folder / FULL_WEIGHTS, ABSENT)
+    check_shapes(folder / FULL_WEIGHTS, trained, {name: model.state_dict().get(name) for name in trained})
+    model.load_state_dict(trained, strict=False)
     return model

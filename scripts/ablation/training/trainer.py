@@ -6,38 +6,39 @@ With several processes each has a trainer; they take the same steps on samples o
 import logging
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ablation.canonical import short_hash
+from ablation import lease, leave
+from ablation.attempts import Journal
 from ablation.files import write_text
+from ablation.progress import Progress
 from ablation.sweep import Run
 from ablation.systems.base import System
 from ablation.training import guards, order
-from ablation.training.checkpoints import Checkpoints
+from ablation.training.accelerator import accelerator_for
+from ablation.training.checkpoints import Checkpoints, State
+from ablation.training.fingerprint import state_fingerprint
 from ablation.training.history import History
-from ablation.training.model import for_training, lasting_tensors, structure
-from ablation.training.optimizer import make_optimizer
-from ablation.training.precision import make_accelerator
+from ablation.training.model import for_training, structure
 from ablation.training.preview import preview
-from ablation.training.processes import place
+from ablation.training.processes import gathered, place
 from ablation.training.randomness import random_state, restore_random_state, seed_everything, seed_of
 from ablation.training.schedules import learning_rate
-from ablation.training.step import training_step
+from ablation.training.step import TrainingStep
 from ablation.training.strategy import count_parameters, remove_trained, save_trained
-from ablation.vram.measure import Meter, StepClock
+from ablation.training.trackers import check_trackers, tracked
+from ablation.vram.measure import Meter, StepClock, of_processes
 
 log = logging.getLogger(__name__)
-
-STATE_FORMAT = 2  # of a checkpoint's content
 
 
 class Trainer:
@@ -58,32 +59,39 @@ class Trainer:
         self.settings, self.data, self.place = run.settings.training, data, place()
         self.meter, self.clock = meter, StepClock(device)
 
+        check_trackers(run)
         started = time.perf_counter()
         self.meter.mark("load")
         seed_everything(run.axes["seed"])
-        self.accelerator = make_accelerator(run.axes["precision"], device)
+        self.accelerator = accelerator_for(run, system, device)
         model = for_training(system, run, weights, device)
         if self.place.first:
             remove_trained(folder)
             write_text(folder / "model.txt", structure(model))
         self.parameters = count_parameters(model)
-        optimizer = make_optimizer(model, run.strategy.lr, self.settings)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer, device_placement=[False, False])
+        self.training_step = TrainingStep(run, system, model, self.accelerator)
+        self.model, self.optimizer = self.training_step.model, self.training_step.optimizer
         self.samples = system.samples(data, train=True)
         self.split = order.Split(run.axes["batch"], run.axes["accumulation"], self.place.count, self.place.rank)
         self.steps_per_epoch = order.steps_per_epoch(self.samples.groups(), self.split.samples)
         self.total = self._total_steps()
         self.load_seconds = time.perf_counter() - started
 
-        fingerprint = short_hash([STATE_FORMAT, run.training_view], 64)
-        self.checkpoints = Checkpoints(folder / "state", fingerprint, self.settings.keep_checkpoints)
+        self.progress = Progress(folder, self.total, run.effective_batch, writes=self.place.first)
+        self.checkpoints = Checkpoints(
+            folder / "state",
+            state_fingerprint(run, weights, data),
+            self.settings.keep_checkpoints,
+            self.place,
+            wait=self.accelerator.wait_for_everyone,
+        )
         self.diagnoses: list[guards.Diagnosis] = []
         if not self.place.first:
             seed_everything(seed_of(run.axes["seed"], self.place.rank))  # dropout differs, fresh weights did not
         with self.accelerator.main_process_first():
+            self.history = History(folder / "state" / "history.csv", writes=self.place.first)
             self.start = self._resume()
-            self.history = History(folder / "state" / "history.csv", keep_steps=self.start, writes=self.place.first)
-        self.meter.watch_load(lasting_tensors(self.model, self.optimizer))
+        self.meter.watch_load(self.training_step.lasting())
 
     @property
     def step(self) -> int:
@@ -96,7 +104,10 @@ class Trainer:
         return self.settings.epochs * self.steps_per_epoch
 
     def train(self) -> str:
-        """Train to the last step. Returns the outcome: ``completed``, or ``diverged`` when a guard stopped the run."""
+        """Train to the last step. Returns the outcome: ``completed``; ``diverged`` when a guard stopped the run; ``preempted``
+
+        when a signal asked to leave: then a checkpoint of the last step is there to go on from.
+        """
         start = self.start
         batches = iter(self._loader(start))
         log.info(
@@ -106,25 +117,41 @@ class Trainer:
             self.total,
             self.parameters["trainable"],
         )
-        outcome = "completed"
-        with self._writer(start) as writer, self._progress(start) as progress:
+        self._tell("train")
+        with self._writer(start) as writer, self._bar(start) as bar, tracked(self.accelerator, self.run):
+            if start and self._previews(start) and not self._preview_folder(start).is_dir():
+                self._preview(start, writer)  # the attempt before left in haste
             for step in range(start, self.total):
-                row = self._step(step, islice(batches, self.split.accumulation))
+                row, leaves = self._step(step, islice(batches, self.split.accumulation))
                 if self._fatal(step, row):
-                    outcome = "diverged"
-                    break
-                self._record(step, row, writer, progress)
-                if self._previews(step + 1):
+                    return "diverged"
+                self._record(step, row, writer, bar)
+                leaves = leaves and step + 1 < self.total
+                if self._previews(step + 1) and not leaves:
                     self._preview(step + 1, writer)
-                if (step + 1) % self.settings.checkpoint_every == 0 and step + 1 < self.total:
+                if self._saves(step + 1) or leaves:
                     self._save(step + 1)
-        return outcome
+                if leaves:
+                    return "preempted"
+                self._tell("train")
+        return "completed"
 
     def finish(self) -> str:
-        """Write what was trained; returns the name of the folder or file. For the first process."""
-        saved = save_trained(self.accelerator.unwrap_model(self.model), self.folder)
+        """Write what was trained, or its average; returns the name of folder or file. All processes come, the first writes."""
+        with self._averaged():
+            trained = self.training_step.sharing.trained()
+            if not self.place.first:
+                return ""
+            saved = save_trained(self.accelerator.unwrap_model(self.model), trained, self.folder)
         log.info("saved %s", self.folder / saved)
         return saved
+
+    def shared_record(self) -> dict[str, Any]:
+        """:meth:`record` with the memory of all processes, which all have come here."""
+        found = self.record()
+        if self.place.count == 1:
+            return found
+        return found | {"memory": of_processes(gathered(found["memory"]))}
 
     def record(self) -> dict[str, Any]:
         """What the run measured and found, as plain data; the memory is this process's."""
@@ -145,29 +172,23 @@ class Trainer:
         tail = losses[-max(1, len(losses) // 10) :]
         return sum(tail) / len(tail) if tail else None
 
-    def _step(self, step: int, batches) -> dict[str, float]:
-        """One optimizer step; its numbers, read back from the device once."""
+    def _step(self, step: int, batches) -> tuple[dict[str, float], bool]:
+        """One optimizer step; its numbers, read back from the device once, and whether a signal asks any process to leave."""
         rate = learning_rate(step, self.total, self.run.strategy.lr, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.clock.start()
         on_device = (order.to_device(batch, self.device) for batch in batches)
-        values = training_step(
-            self.system,
-            self.model,
-            self.optimizer,
-            self.accelerator,
-            on_device,
-            self.run.axes["accumulation"],
-            self.settings.clip,
-            self.meter.mark,
-        )
+        values = self.training_step(on_device, self.split.accumulation, self.meter.mark)
         seconds = self.clock.stop()
-        self.meter.watch_step(lasting_tensors(self.model, self.optimizer))
+        self.meter.watch_step(self.training_step.lasting())
         epoch = (step + 1) / self.steps_per_epoch
-        means = self.accelerator.reduce(torch.stack([value.float() for value in values.values()]), "mean")
-        numbers = dict(zip(values, means.tolist(), strict=True))
-        return {"step": step + 1, "epoch": round(epoch, 4), "lr": rate, **numbers, "seconds": round(seconds, 6)}
+        leaves = torch.tensor(float(leave.asked() is not None), device=self.device)
+        means = self.accelerator.reduce(torch.stack([*(value.float() for value in values.values()), leaves]), "mean")
+        *numbers, leaves = means.tolist()
+        numbers = dict(zip(values, numbers, strict=True))
+        row = {"step": step + 1, "epoch": round(epoch, 4), "lr": rate, **numbers, "seconds": round(seconds, 6)}
+        return row, leaves > 0
 
     def _fatal(self, step: int, row: dict[str, float]) -> bool:
         scaled = self.accelerator.scaler is not None
@@ -178,29 +199,61 @@ class Trainer:
             self._diagnose(found)
         return found is not None
 
-    def _record(self, step: int, row: dict[str, float], writer: SummaryWriter | None, progress: tqdm) -> None:
+    def _record(self, step: int, row: dict[str, float], writer: SummaryWriter | None, bar: tqdm) -> None:
+        lease.check(self.folder)
         self.history.append(row)
+        self._tell("train")
+        self.accelerator.log({f"train/{name}": value for name, value in row.items() if name != "step"}, step=step + 1)
         for name, value in row.items():
             if name != "step" and writer is not None:
                 writer.add_scalar(f"train/{name}", value, step + 1)
-        progress.update()
-        progress.set_postfix(loss=f"{row['loss']:.4g}", lr=f"{row['lr']:.1e}", refresh=False)
+        bar.update()
+        bar.set_postfix(loss=f"{row['loss']:.4g}", lr=f"{row['lr']:.1e}", refresh=False)
+        if step + 1 == self.settings.guards.stuck_after:
+            self._watch_loss(upto=step + 1)
+
+    def _watch_loss(self, upto: int) -> None:
+        """Whether the loss has not fallen by the step at which one can tell, if that is among the steps ``upto`` this one."""
         watch = self.settings.guards
-        if step + 1 == watch.stuck_after and (found := guards.check_stuck(self.history.column("loss"), watch)):
-            self._diagnose(found)
+        if watch.stuck_after and upto >= watch.stuck_after:
+            losses = self.history.column("loss")[: watch.stuck_after]
+            if found := guards.check_stuck(losses, watch):
+                self._diagnose(found)
 
     def _previews(self, step: int) -> bool:
         """Whether the model is previewed after ``step`` steps: now and then, and at the end."""
         every = self.settings.preview_every
-        return every is not None and self.place.first and (step % every == 0 or step == self.total)
+        looks = self.place.first or self.training_step.sharing.together
+        return every is not None and looks and (step % every == 0 or step == self.total)
 
-    def _preview(self, step: int, writer: SummaryWriter) -> None:
+    def _preview(self, step: int, writer: SummaryWriter | None) -> None:
         self.meter.mark("preview")
+        self._tell("preview")
         model = self.accelerator.unwrap_model(self.model)
-        numbers = preview(self.system, model, self.data, self.folder / "previews" / f"step-{step:08d}", self.device)
+        with self._averaged(), self._kept(self._preview_folder(step)) as out:
+            numbers = preview(self.system, model, self.data, out, self.device)
+        if writer is None:
+            return
         for name, value in numbers.items():
             writer.add_scalar(f"preview/{name}", value, step)
         log.info("preview at step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+
+    def _preview_folder(self, step: int) -> Path:
+        return self.folder / "previews" / f"step-{step:08d}"
+
+    @contextmanager
+    def _kept(self, path: Path) -> Iterator[Path]:
+        """``path`` in the first process; what others make in the folder that they get is not kept."""
+        if self.place.first:
+            yield path
+            return
+        with TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+
+    def _averaged(self) -> AbstractContextManager:
+        """The model has the average of its weights for a while, if there is one."""
+        average = self.training_step.average
+        return nullcontext() if average is None else average.in_place()
 
     def _writer(self, start: int) -> AbstractContextManager[SummaryWriter | None]:
         """TensorBoard's, of the first process."""
@@ -211,7 +264,13 @@ class Trainer:
                 shutil.rmtree(self.folder / made, ignore_errors=True)
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
 
-    def _progress(self, start: int) -> tqdm:
+    def _tell(self, phase: str) -> None:
+        """Whoever looks on is told how far the run is."""
+        rows = self.history.rows
+        loss = float(rows[-1]["loss"]) if rows else None
+        self.progress.tell(phase, len(rows), loss, self.clock.seconds, self.meter.peak_gib())
+
+    def _bar(self, start: int) -> tqdm:
         hidden = not self.place.first
         return tqdm(total=self.total, initial=start, desc=self.run.id, unit="step", mininterval=1.0, disable=hidden)
 
@@ -223,38 +282,40 @@ class Trainer:
         seed, workers = self.run.axes["seed"], self.run.settings.compute.workers
         return order.loader(self.samples, self.split, seed, start, self.total, workers, pin=self.device.type == "cuda")
 
+    def _saves(self, step: int) -> bool:
+        """Whether a checkpoint is due after ``step`` steps: by steps, by epochs; what is finished needs none."""
+        every, epochs = self.settings.checkpoint_every, self.settings.checkpoint_epochs
+        due = [steps for steps in (every, epochs and epochs * self.steps_per_epoch) if steps]
+        return step < self.total and any(step % steps == 0 for steps in due)
+
     def _save(self, step: int) -> None:
-        random = gather_object([random_state()])
-        if not self.place.first:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        scaler = self.accelerator.scaler
-        self.checkpoints.save(
-            step,
-            {
-                "step": step,
-                "trained": {name: p.detach() for name, p in model.named_parameters() if p.requires_grad},
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "random": random,
-            },
-        )
+        self._tell("save")
+        self.history.sync()
+        average, sharing = self.training_step.average, self.training_step.sharing
+        shared = {"step": step, "trained": sharing.trained(), "average": average and average.state(), **sharing.shared_state()}
+        self.checkpoints.save(step, shared, {"random": random_state(), "peaks": self.meter.peaks(), **sharing.own_state()})
         log.info("checkpoint at step %d", step)
 
     def _resume(self) -> int:
         """Continue from the latest good checkpoint; returns the number of steps that are done."""
         if self.place.first:
             self.checkpoints.discard_others()
-        state = self.checkpoints.latest(log.warning)
-        if state is None:
-            return 0
-        parameters = dict(self.accelerator.unwrap_model(self.model).named_parameters())
-        with torch.no_grad():
-            for name, value in state["trained"].items():
-                parameters[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        restore_random_state(state["random"][self.place.rank])
+        reached = len(self.history.rows)
+        state = self.checkpoints.latest(log.warning, last=reached)
+        done = 0 if state is None else self._restore(state)
+        self.history.cut(done)
+        self._watch_loss(upto=done)
+        if self.place.first:
+            journal = Journal(self.folder)
+            again = journal.summary(self.checkpoints.fingerprint)["count"] > 1
+            journal.train(done, self.total, repeats=reached - done if again else 0)
+        return done
+
+    def _restore(self, state: State) -> int:
+        self.training_step.sharing.restore(state)
+        if self.training_step.average is not None:
+            self.training_step.average.restore(state["average"])
+        restore_random_state(state["random"])
+        self.meter.restore(state["peaks"])
         log.info("resuming after step %d", state["step"])
         return state["step"]

@@ -9,10 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from ablation.sweep import Run
 from ablation.systems import load_system
+from ablation.training.accelerator import make_accelerator
 from ablation.training.model import adapted
-from ablation.training.optimizer import make_optimizer
-from ablation.training.precision import make_accelerator
-from ablation.training.step import training_step
+from ablation.training.step import TrainingStep
 from ablation.vram.fake import materialise
 from ablation.vram.trace import Tracer
 
@@ -35,10 +34,9 @@ def flops_per_sample(run: Run) -> int:
         model = adapted(system, run, system.build()).train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         materialise(model)
-        optimizer = make_optimizer(model, run.strategy.lr, run.settings.training)
-        batch = system.fake_batch(1)
+        step, batch = TrainingStep(run, system, model, accelerator), system.fake_batch(1)
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, Tracer():  # which answers for fake values
-            training_step(system, model, optimizer, accelerator, [batch], 1, run.settings.training.clip, lambda phase: None)
+            step([batch], 1, lambda phase: None)
     return counter.get_total_flops()
 
 

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,25 @@ class CudaMeter:
         stats = torch.cuda.memory_stats(self.device)
         return {f"{name}_gib": stats[f"{name}_bytes.all.current"] / GIB for name in ("allocated", "reserved")}
 
+    def peak_gib(self) -> float | None:
+        """The peak that :meth:`report` would name, so far; None before there is one."""
+        return max((peaks["allocated"] for peaks in self._training()), default=0) / GIB or None
+
+    def _training(self) -> list[dict[str, int]]:
+        """The peaks of the phases that count as training."""
+        return [peaks for phase, peaks in self._peaks.items() if phase not in NOT_TRAINING]
+
+    def peaks(self) -> dict[str, dict[str, int]]:
+        """The peaks so far, for :meth:`restore` in a later attempt: bytes by phase and kind."""
+        self.mark(self.phase)
+        return {phase: dict(peaks) for phase, peaks in self._peaks.items()}
+
+    def restore(self, peaks: dict[str, dict[str, int]]) -> None:
+        """Go on from the peaks of an attempt before."""
+        for phase, before in peaks.items():
+            seen = self._peaks.setdefault(phase, dict.fromkeys(CUDA_PEAKS, 0))
+            seen.update({name: max(seen[name], before[name]) for name in seen})
+
     def watch_load(self, existing: Iterable[Tensor]) -> None:
         """After loading: nothing to do, the allocator has seen it all."""
 
@@ -61,12 +80,11 @@ class CudaMeter:
         """All that was measured, in GiB."""
         self.mark(None)
         stats = torch.cuda.memory_stats(self.device)
-        training = [peaks for phase, peaks in self._peaks.items() if phase not in NOT_TRAINING]
         energy = nvml.energy_joules(self._uuid)
         return {
             "kind": self.kind,
             **self.budget.report(),
-            **{f"peak_{name}_gib": max((p[name] for p in training), default=0) / GIB for name in CUDA_PEAKS},
+            **{f"peak_{name}_gib": max((peaks[name] for peaks in self._training()), default=0) / GIB for name in CUDA_PEAKS},
             "peak_device_gib": self._device_used / GIB or None,
             "peak_resident_gib": resident_peak_gib(),
             "allocator_retries": stats["num_alloc_retries"],
@@ -106,6 +124,18 @@ class CpuMeter:
         """The live tensors, in GiB, while they are counted; nothing reserves memory on a CPU."""
         return {"allocated_gib": None if self._tensors is None else self._tensors.current / GIB, "reserved_gib": None}
 
+    def peak_gib(self) -> float | None:
+        """The peak that :meth:`report` would name, so far; None before there is one."""
+        return max((peak for phase, peak in self._peaks.items() if phase not in NOT_TRAINING), default=0) / GIB or None
+
+    def peaks(self) -> dict[str, int]:
+        """The peaks so far, for :meth:`restore` in a later attempt: bytes by phase."""
+        return dict(self._peaks)
+
+    def restore(self, peaks: dict[str, int]) -> None:
+        """Go on from the peaks of an attempt before."""
+        self._peaks = {phase: max(peaks.get(phase, 0), self._peaks.get(phase, 0)) for phase in {**peaks, **self._peaks}}
+
     def watch_load(self, existing: Iterable[Tensor]) -> None:
         """After loading: the weights must fit."""
         LiveTensors(existing, self._limit)
@@ -128,11 +158,10 @@ class CpuMeter:
     def report(self) -> dict[str, Any]:
         """All that was measured, in GiB."""
         self._stop()
-        training = [peak for phase, peak in self._peaks.items() if phase not in NOT_TRAINING]
         return {
             "kind": self.kind,
             **self.budget.report(),
-            "peak_allocated_gib": max(training) / GIB if training else None,
+            "peak_allocated_gib": self.peak_gib(),
             "peak_resident_gib": resident_peak_gib(),
             "phases": {phase: {"allocated_gib": peak / GIB} for phase, peak in self._peaks.items()},
             "energy_j": None,
@@ -140,6 +169,15 @@ class CpuMeter:
 
 
 Meter = CudaMeter | CpuMeter
+
+
+def of_processes(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What processes of one training measured, as one: of the ``process`` that needed most, with all peaks (``ranks``)."""
+    peaks = [report["peak_allocated_gib"] for report in reports]
+    largest = max(range(len(reports)), key=lambda rank: peaks[rank] or 0.0)
+    joules = [report["energy_j"] for report in reports]
+    energy = None if None in joules else sum(joules)
+    return {**reports[largest], "energy_j": energy, "process": largest + 1, "ranks": peaks}
 
 
 def make_meter(device: torch.device, budget: Budget) -> Meter:

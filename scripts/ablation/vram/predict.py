@@ -55,7 +55,7 @@ class Predictor:
 
     def __call__(self, run: Run) -> Prediction:
         """The prediction for one run. Raises :class:`UserError` when its step cannot be traced."""
-        if (key := _shape(run)) not in self._known:
+        if (key := shape(run)) not in self._known:
             trace, peak = self._traced(run)
             self._known[key] = Prediction(
                 allocated=peak.allocated / GIB,
@@ -71,14 +71,14 @@ class Predictor:
 
         The step itself is that of the predictor's card: all that depends on a card is cuBLAS's workspace, 48 MiB at most.
         """
-        if (key := _shape(run)) not in self._verdicts:
+        if (key := shape(run)) not in self._verdicts:
             trace, peak = self._traced(run)
             self._verdicts[key] = {name: verdict(trace, peak, allocator_gib(card) * GIB) for name, card in cards.items()}
         return self._verdicts[key]
 
     def _traced(self, run: Run) -> tuple[Trace, Peak]:
         trace = self.traces[run]
-        if (key := _shape(run)) not in self._peaks:
+        if (key := shape(run)) not in self._peaks:
             self._peaks[key] = replay(trace)
         return trace, self._peaks[key]
 
@@ -87,7 +87,7 @@ class Predictor:
         return self.traces[run].parameters
 
 
-def _shape(run: Run) -> tuple:
+def shape(run: Run) -> tuple:
     """All that the memory of a run depends on."""
     return family(run), run.axes["batch"], run.rank, sharding_of(run)
 

@@ -14,24 +14,19 @@ from ablation.errors import UserError
 from ablation.sweep import Run
 from ablation.systems import load_system
 from ablation.systems.base import System
+from ablation.training.accelerator import make_accelerator
 from ablation.training.model import adapted
-from ablation.training.optimizer import make_optimizer
-from ablation.training.precision import COMPUTE, make_accelerator
+from ablation.training.precision import COMPUTE
 from ablation.training.randomness import CUBLAS_WORKSPACES
-from ablation.training.step import training_step
+from ablation.training.step import TrainingStep, optimizer_tensors
 from ablation.training.strategy import count_parameters
 from ablation.vram import cuda
 from ablation.vram.fake import materialise, tensors_of
 from ablation.vram.sharding.module_calls import ModuleCalls, zero3_linear
-from ablation.vram.trace import Trace, Tracer
+from ablation.vram.trace import MICRO_STEPS, Trace, Tracer, Untraceable
 
 CPU = torch.device("cpu")
-MICRO_STEPS = 2  # the second accumulates into the gradients of the first, as all later ones do
 GATHERING_STEPS = 3  # ZeRO-3 gathers ahead as from the second forward pass, and as it always will from the third
-
-
-class Untraceable(UserError):
-    """A step that cannot be followed on fake tensors."""
 
 
 def trace_step(run: Run, compute_capability: str) -> Trace:
@@ -76,9 +71,7 @@ def _built(system: System, run: Run) -> nn.Module:
 def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
     materialise(model)
     weights, trained = list(tensors_of(model)), [p for p in model.parameters() if p.requires_grad]
-    accelerator = _accelerator(run.axes["precision"])
-    optimizer = make_optimizer(model, run.strategy.lr, run.settings.training)
-    model, optimizer = accelerator.prepare(model, optimizer, device_placement=[False, False])
+    step = TrainingStep(run, system, model, _accelerator(run.axes["precision"]))
     micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
     like = system.fake_batch(run.axes["batch"])
 
@@ -97,11 +90,12 @@ def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
     with tracer, zero3_linear() if gathers else nullcontext():
         for tensor in weights:
             tracer.add([tensor], "trained_weights" if tensor.requires_grad else "frozen_weights")
+        if step.average is not None:
+            tracer.add(step.average.weights, "optimizer")
         modules = ModuleCalls(model, tracer) if gathers else None
         for _ in range(GATHERING_STEPS if gathers else 1):
-            training_step(system, model, optimizer, accelerator, batches(), micro_steps, run.settings.training.clip, mark)
-        for state in optimizer.state.values():
-            tracer.label((value for value in state.values() if isinstance(value, Tensor)), "optimizer")
+            step(batches(), micro_steps, mark)
+        tracer.label(optimizer_tensors(step.optimizer), "optimizer")
         parameters = counts["total"], counts["trainable"]
         return replace(tracer.trace(), parameters=parameters, modules=modules and modules.found)
 

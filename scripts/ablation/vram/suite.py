@@ -21,7 +21,7 @@ ACCUMULATION = 2  # the second pass runs beside the gradients of the first
 ALL_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
-VGGT, SHAPE, ROBOT = "vggt-eth3d", "hunyuan3d-4090", "rdt-batch"
+VGGT, SHAPE, ROBOT, LAYOUT, IMAGES = "vggt-eth3d", "hunyuan3d-4090", "rdt-batch", "kolors-3x4090", "dit-images"
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,31 @@ class Setting:
         return words if self.card is None else f"{words}@{self.card}"
 
     def run(self, study: Study) -> Run:
-        """The run of ``study``, which is the named one, that takes this step."""
+        """The run of ``study``, which is the named one, that takes this step; not compiled, which no prediction is of."""
         run = next(run for run in expand(study, self.study) if run.axes["strategy"] == self.strategy)
         strategy = run.strategy.model_copy(update={"gradient_checkpointing": self.checkpointing})
         axes = {"rank": self.rank, "batch": self.batch, "precision": self.precision, "accumulation": ACCUMULATION, "gpus": 1}
-        return replace(run.with_axes(**axes), strategy=strategy)
+        training = run.settings.training.model_copy(update={"compile": False})
+        settings = run.settings.model_copy(update={"training": training})
+        return replace(run.with_axes(**axes), strategy=strategy, settings=settings)
 
 
 FIRST = (
     Setting(VGGT, "A", 16, 1, "bf16", False),
     Setting(SHAPE, "C", 16, 1, "bf16", True),
     Setting(ROBOT, "lora", 16, 4, "bf16", False),
+    Setting(LAYOUT, "A", None, 1, "bf16", False),
+    Setting(IMAGES, "full", None, 4, "bf16", False),
     Setting(VGGT, "C", 16, 1, "bf16", True),
     Setting(SHAPE, "B", 16, 1, "bf16", False),
     Setting(ROBOT, "full", None, 4, "bf16", False),
+    Setting(LAYOUT, "baseline", None, 1, "bf16", False),  # the graphs of three objectives at once
     Setting(VGGT, "A", 16, 2, "bf16", False, "rtx4090"),  # predicted to run out of memory
     Setting(SHAPE, "A", None, 1, "bf16", False),
     Setting(VGGT, "B", 16, 1, "bf16", True),
     Setting(ROBOT, "lora", 16, 16, "bf16", False),
+    Setting(LAYOUT, "B", None, 1, "bf16", True, "rtx4090"),
+    Setting(IMAGES, "full", None, 16, "fp16", False),
     Setting(VGGT, "A", 16, 1, "bf16", False, "rtx4090"),
     Setting(VGGT, "C", 16, 1, "bf16", False),
     Setting(ROBOT, "full", None, 32, "bf16", False),
@@ -87,6 +94,9 @@ DEMO = (
     Setting(VGGT, "C", 16, 2, "fp32", True),
     Setting(SHAPE, "B", 4, 2, "fp32", False),
     Setting(ROBOT, "full", None, 2, "fp32", False),
+    Setting(LAYOUT, "baseline", None, 2, "fp32", False),
+    Setting(LAYOUT, "B", None, 2, "fp32", True),
+    Setting(IMAGES, "full", None, 8, "fp32", False),
 )
 
 

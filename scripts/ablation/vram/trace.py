@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ablation.errors import UserError
 from ablation.vram.hidden import HIDDEN
 
 KINDS = (
@@ -33,6 +34,7 @@ KINDS = (
     "communication",
 )
 KIND = {name: number for number, name in enumerate(KINDS)}
+MICRO_STEPS = 2  # of a traced step: the second accumulates into the gradients of the first, as all later ones do
 
 aten = torch.ops.aten
 GEMMS = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default}
@@ -40,6 +42,10 @@ DRAWS = {aten.rand.default, aten.randint.default, aten.randint.low}
 COMPARISONS = {aten.gt.Scalar, aten.ge.Scalar, aten.lt.Scalar, aten.le.Scalar}
 ENGINE = _engine_run_backward.__code__
 ENGINE_REFERENCES = 4  # of a gradient that nobody but autograd's engine holds, seen from a dispatch mode
+
+
+class Untraceable(UserError):
+    """A step that cannot be followed on fake tensors."""
 
 
 class Mark(NamedTuple):

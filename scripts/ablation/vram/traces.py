@@ -1,4 +1,7 @@
-"""Traces of many runs at the price of a few: runs of one shape share one, and sizes between are computed, not traced."""
+"""Traces of many runs at the price of a few: runs of one shape share one, and sizes between are computed, not traced.
+
+What traces a step imports all that trains one, which takes seconds: it is imported when there is a step to trace.
+"""
 
 import zipfile
 import zlib
@@ -22,8 +25,7 @@ from ablation.errors import UserError
 from ablation.sweep import Run
 from ablation.vram.affine import along
 from ablation.vram.sharding.rank import as_sharded
-from ablation.vram.step import MICRO_STEPS, Untraceable, trace_step
-from ablation.vram.trace import Call, Mark, Modules, Trace
+from ablation.vram.trace import MICRO_STEPS, Call, Mark, Modules, Trace, Untraceable
 
 PACKAGES = ("torch", "peft", "accelerate", "transformers")
 NOT_OF_A_STEP = {"title", "evaluation", "compute", "hardware", "scale", "training"}
@@ -54,9 +56,12 @@ class Traces:
 
     def prepare(self, workers: int) -> None:
         """Trace all that must be traced, in ``workers`` processes. Without it, traces are made when they are asked for."""
-        needed = [(name, point) for name, points in self._points.items() for point in sorted(self._ends(name, points))]
+        ends = [(name, point) for name, points in self._points.items() for point in sorted(self._ends(name, points))]
+        needed = [(name, point) for name, point in ends if not self._kept(self._examples[name], point)]
         if workers < 2 or len(needed) < 2:
             return
+        import ablation.vram.step  # noqa: F401  (once for all workers)
+
         # Forked, because importing torch takes longer than most traces; nothing here has started a thread of torch's.
         with ProcessPoolExecutor(min(workers, len(needed)), mp_context=get_context("fork")) as pool:
             jobs = {pool.submit(_attempt, self, self._examples[name], point): (name, point) for name, point in needed}
@@ -104,18 +109,27 @@ class Traces:
         return values[:ENOUGH] if len(values) > ENOUGH else []
 
     def _traced(self, run: Run, point: Point) -> Trace:
-        run = run.with_axes(batch=point.batch, rank=point.rank)
-        if self.folder is None:
-            self.traced += 1
-            return trace_step(run, self.compute_capability)
-        path = (
-            self.folder / f"{short_hash([family(run), point, self.compute_capability, _versions(run.settings.system)], 24)}.npz"
-        )
-        if (found := _load(path)) is None:
-            self.traced += 1
-            found = trace_step(run, self.compute_capability)
+        path = self._path(run, point)
+        if path and (found := _load(path)):
+            return found
+        from ablation.vram.step import trace_step
+
+        self.traced += 1
+        found = trace_step(run.with_axes(batch=point.batch, rank=point.rank), self.compute_capability)
+        if path:
             _save(path, found)
         return found
+
+    def _path(self, run: Run, point: Point) -> Path | None:
+        """Where the trace of a run at ``point`` is kept."""
+        if self.folder is None:
+            return None
+        parts = [family(run), point, self.compute_capability, _versions(run.settings.system)]
+        return self.folder / f"{short_hash(parts, 24)}.npz"
+
+    def _kept(self, run: Run, point: Point) -> bool:
+        path = self._path(run, point)
+        return path is not None and path.is_file()
 
 
 def _attempt(traces: Traces, run: Run, point: Point) -> tuple[Trace | None, int]:
@@ -133,9 +147,9 @@ def family(run: Run) -> str:
     settings = run.settings.model_dump(mode="json", exclude=NOT_OF_A_STEP)
     strategy = run.strategy.model_dump(mode="json", exclude={"lr", "offload"})
     precision = SAME_SIZE.get(run.axes["precision"], run.axes["precision"])
-    clipped = run.settings.training.clip is not None
+    training = run.settings.training
     micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
-    return canonical([settings, strategy, precision, micro_steps, clipped])
+    return canonical([settings, strategy, precision, micro_steps, training.clip is not None, training.ema > 0])
 
 
 def _point(run: Run) -> Point:

@@ -1,5 +1,6 @@
 """Triangle meshes: what a shape is in the end, written for others and sampled for the metrics."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,8 +9,10 @@ import trimesh
 from numpy.typing import NDArray
 
 from ablation.errors import UserError
+from ablation.outside import MIB, read_bytes
 
-READ_ERRORS = (ValueError, LookupError, OSError, RuntimeError, TypeError)  # what trimesh raises
+FORMS = ("ply", "obj", "stl", "off", "glb")
+LARGEST = 1024 * MIB  # bytes of a file
 
 
 class Mesh(NamedTuple):
@@ -41,14 +44,22 @@ def load_mesh(path: Path) -> Mesh:
     """Read a mesh of any format that trimesh knows, all parts of it together; corners at one place become one vertex."""
     if not path.is_file():
         raise UserError(f"{path}: no mesh here")
+    form = path.suffix.removeprefix(".").lower()
+    if form not in FORMS:
+        raise UserError(f"{path}: a mesh is read from a file of these forms: {', '.join(FORMS)}")
+    content = BytesIO(read_bytes(path, LARGEST))  # as one without a name it leads to no other file: textures, materials
     try:
-        read = trimesh.load_mesh(path)
-    except READ_ERRORS as error:
+        read = trimesh.load_mesh(content, file_type=form, skip_materials=True)
+        if not len(getattr(read, "faces", ())):
+            raise UserError(f"{path}: holds no triangles")
+        if not np.isfinite(read.vertices).all() or not 0 <= read.faces.min() <= read.faces.max() < len(read.vertices):
+            raise UserError(f"{path}: has corners that are nowhere")
+        read.merge_vertices(merge_tex=True, merge_norm=True)
+        return Mesh(np.asarray(read.vertices), np.asarray(read.faces))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to
         raise UserError(f"{path}: cannot be read as a mesh ({error})") from None
-    if not len(getattr(read, "faces", ())):
-        raise UserError(f"{path}: holds no triangles")
-    read.merge_vertices(merge_tex=True, merge_norm=True)
-    return Mesh(np.asarray(read.vertices), np.asarray(read.faces))
 
 
 def is_watertight(mesh: Mesh) -> bool:

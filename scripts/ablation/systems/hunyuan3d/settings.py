@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ablation.errors import UserError
 from ablation.parts import Part
-from ablation.settings import Metric, Name, Settings, Strict
+from ablation.settings import Depth, Metric, Name, Place, Settings, Size, Strict
 from ablation.systems.hunyuan3d.tokens import check_tokens, token_count
 
 Count = Annotated[int, Field(ge=0)]
@@ -18,19 +18,19 @@ POINT_FEATURES = 4  # that the data knows of a surface point: its normal, and wh
 class Architecture(Strict):
     """Sizes of Hunyuan3D's shape transformer; the defaults are those of the released Hunyuan3D-2.1."""
 
-    latents: PositiveInt = 4096
+    latents: Size = 4096
     """Latent tokens of a shape; no parameter depends on it."""
-    channels: PositiveInt = 64
+    channels: Size = 64
     """Channels of a latent token."""
-    condition_tokens: PositiveInt = 1370
+    condition_tokens: Size = 1370
     """Tokens that describe the image: 37 x 37 patches and a class token; no parameter depends on it."""
-    condition_dim: PositiveInt = 1024
+    condition_dim: Size = 1024
     """Width of the image's tokens."""
-    dim: PositiveInt = 2048
+    dim: Size = 2048
     """Width of the transformer's tokens."""
-    depth: PositiveInt = 21
+    depth: Depth = 21
     """Blocks; those after the middle one take the outputs of those before it."""
-    heads: PositiveInt = 16
+    heads: Size = 16
     """Attention heads."""
     qk_norm: bool = True
     """RMSNorm on queries and keys."""
@@ -38,9 +38,9 @@ class Architecture(Strict):
     """Biases in the projections to queries, keys and values."""
     moe_layers: Count = 6
     """Last blocks with a mixture of experts in place of the MLP."""
-    experts: PositiveInt = 8
+    experts: Size = 8
     """Routed experts of a mixture; one more sees every token."""
-    experts_per_token: PositiveInt = 2
+    experts_per_token: Size = 2
     """Routed experts that a token is sent to."""
 
     @model_validator(mode="after")
@@ -61,19 +61,19 @@ class Autoencoder(Strict):
 
     features: Count = 4
     """Numbers a point beside its place: the normal, and whether it lies on a sharp edge."""
-    frequencies: PositiveInt = 8
+    frequencies: Size = 8
     """Octaves of the sines and cosines of a place."""
-    latents: PositiveInt = 4096
+    latents: Size = 4096
     """Latent tokens of a shape; no parameter depends on it."""
-    channels: PositiveInt = 64
+    channels: Size = 64
     """Channels of a latent token."""
-    dim: PositiveInt = 1024
+    dim: Size = 1024
     """Width of the transformers' tokens."""
-    heads: PositiveInt = 16
+    heads: Size = 16
     """Attention heads."""
-    encoder_depth: PositiveInt = 8
+    encoder_depth: Depth = 8
     """Self-attention blocks after the points were taken in."""
-    decoder_depth: PositiveInt = 16
+    decoder_depth: Depth = 16
     """Self-attention blocks before the field is asked for."""
     scale: PositiveFloat = 1.0039506158752403
     """The transformer's latents over the autoencoder's."""
@@ -88,19 +88,19 @@ class Autoencoder(Strict):
 class Conditioner(Strict):
     """Sizes of the network that describes the image, a DINOv2; the defaults are those of the released Hunyuan3D-2.1."""
 
-    image_size: PositiveInt = 518
+    image_size: Size = 518
     """Side of the square image in pixels; with ``patch_size``, it makes the number of condition tokens (``tokens.py``)."""
-    patch_size: PositiveInt = 14
+    patch_size: Size = 14
     """Side of a patch in pixels."""
-    trained_size: PositiveInt = 518
+    trained_size: Size = 518
     """Image side that the table of positions is made for; for another, it is interpolated."""
-    dim: PositiveInt = 1024
+    dim: Size = 1024
     """Width of the tokens."""
-    depth: PositiveInt = 24
+    depth: Depth = 24
     """Blocks."""
-    heads: PositiveInt = 16
+    heads: Size = 16
     """Attention heads."""
-    mlp_ratio: PositiveInt = 4
+    mlp_ratio: Size = 4
     """Width of an MLP's hidden layer over the width of the tokens."""
 
     @model_validator(mode="after")
@@ -115,7 +115,7 @@ class Conditioner(Strict):
 class Model(Strict):
     """The three networks and their pretrained weights."""
 
-    weights: Annotated[str, Field(min_length=1)] = "models/Hunyuan3D-2.1/hunyuan3d-dit-v2-1/model.fp16.ckpt"
+    weights: Place = "models/Hunyuan3D-2.1/hunyuan3d-dit-v2-1/model.fp16.ckpt"
     """The released model.fp16.ckpt, or a file of the same names: transformer, autoencoder and image encoder."""
     architecture: Architecture = Architecture()
     """The shape transformer, which is fine-tuned; left out, the released one."""
@@ -170,7 +170,7 @@ class Data(Strict):
 
     source: Literal["released", "meshes"] = "released"
     """released: shapes in the layout of the release, in `root`; meshes: made from watertight meshes NAME.ply in `root`."""
-    root: str = "data/hunyuan3d"
+    root: Place = "data/hunyuan3d"
     """Folder of the shapes."""
     shapes: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Names (uids) of the shapes."""
@@ -268,6 +268,10 @@ class SystemSettings(Settings):
             Metric("watertight", "watertight meshes", "", False, 2),
             Metric("empty", "empty meshes", "", True, 2),
         ]
+
+    def pictured(self) -> str:
+        """What one sees in the pictures of an evaluation."""
+        return "The held-out picture that a shape was sampled from, and another side: the true shape beside the sampled one."
 
     def facts(self) -> dict[str, Callable[..., float | None]]:
         """The tokens that describe an image."""

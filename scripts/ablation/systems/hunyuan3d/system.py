@@ -1,6 +1,6 @@
 """The ``hunyuan3d`` system: what the trainer needs of Hunyuan3D-2.1's shape transformer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ class System:
     """Hunyuan3D-2.1 with the settings of one run."""
 
     fp32_modules = ()
+    objectives = ("flow",)
 
     def __init__(self, settings: SystemSettings):
         self.settings = settings
@@ -54,9 +55,9 @@ class System:
             "time": torch.rand(batch),
         }
 
-    def objectives(self, model: nn.Module, batch: dict[str, Tensor]) -> Iterator[Objective]:
-        """One objective: the error of the velocity. The experts' balance enters its gradient, not its value."""
-        yield Objective("flow", model(batch), {})
+    def objective(self, model: nn.Module, batch: dict[str, Tensor], name: str) -> Objective:
+        """The error of the velocity. The experts' balance enters its gradient, not its value."""
+        return Objective(model(batch), {})
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Shapes sampled from held-out pictures against the true ones; meshes and pictures of some in ``out``."""

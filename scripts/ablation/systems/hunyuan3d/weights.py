@@ -35,7 +35,7 @@ RENAMED = {
 
 def load_weights(parts: Mapping[str, nn.Module], path: Path) -> None:
     """Fill the networks ``parts``, some or all of ``model``, ``vae`` and ``conditioner``, in fp32; every name must match."""
-    states = _by_part(read_weights(path, DOWNLOAD))
+    states = _by_part(_by_name(read_weights(path, DOWNLOAD)))
     absent = [name for name in parts if name not in states]
     if absent:
         raise UserError(f"{path}: holds no {', '.join(absent)}; its parts are: {', '.join(states) or 'none'}\n{DOWNLOAD}")
@@ -58,12 +58,16 @@ def missing_parts(path: Path) -> str | None:
 def _names(path: Path) -> list[str]:
     """The names at the top of the file, without reading its tensors."""
     if path.suffix != ".safetensors":
-        return list(read_weights(path, DOWNLOAD))
+        return list(_by_name(read_weights(path, DOWNLOAD)))
     try:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except SafetensorError as error:
         raise UserError(f"{path} cannot be read as weights; truncated? ({error})") from None
+
+
+def _by_name(state: Mapping[Any, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if isinstance(name, str)}
 
 
 def _by_part(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def _by_part(state: Mapping[str, Any]) -> dict[str, Any]:
         if flat:
             parts[name] = flat
     if isinstance(parts.get("conditioner"), dict):
-        parts["conditioner"] = {todays_name(key): value for key, value in parts["conditioner"].items()}
+        parts["conditioner"] = {todays_name(key): value for key, value in _by_name(parts["conditioner"]).items()}
     return {name: parts[name] for name in SETTINGS if name in parts}
 
 

@@ -17,7 +17,7 @@ def save_actions(path: Path, predicted: Predicted) -> None:
     figure = Figure(figsize=(2.4 * len(which), 1.1 * len(joints)), layout="constrained")
     axes = figure.subplots(len(joints), len(which), squeeze=False, sharex=True, sharey="row")
     for column, sample in enumerate(which):
-        axes[0, column].set_title(predicted.rows[sample]["item"], fontsize=7)
+        axes[0, column].set_title(predicted.rows[sample]["item"], fontsize=7, parse_math=False)
         for row, slot in enumerate(joints):
             axes[row, column].plot(predicted.recorded[sample, :, slot], color="0.6", linewidth=3)
             axes[row, column].plot(predicted.actions[sample, :, slot], color="C0")

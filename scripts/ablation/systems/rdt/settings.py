@@ -6,29 +6,29 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Fraction, Metric, Settings, Strict
+from ablation.settings import Depth, Fraction, Metric, Place, Settings, Size, Strict
 from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 
 
 class Adaptors(Strict):
     """Linear layers, GELU between them, that bring each kind of token to the width of the network."""
 
-    lang: PositiveInt = 2
+    lang: Depth = 2
     """Layers for language tokens."""
-    img: PositiveInt = 2
+    img: Depth = 2
     """Layers for image tokens."""
-    state: PositiveInt = 3
+    state: Depth = 3
     """Layers for states and actions."""
 
 
 class Images(Strict):
     """The image tokens of one sample, in this order: time, older first, then camera, then patch."""
 
-    history: PositiveInt = 2
+    history: Size = 2
     """Points in time."""
-    cameras: PositiveInt = 3
+    cameras: Size = 3
     """Cameras: exterior, right wrist, left wrist."""
-    patches: PositiveInt = 729
+    patches: Size = 729
     """Tokens of one image; SigLIP so400m/14 at 384 x 384 gives 27 x 27."""
 
     @property
@@ -40,21 +40,21 @@ class Images(Strict):
 class Architecture(Strict):
     """Sizes of RDT; the defaults are those of the released RDT-1B."""
 
-    hidden_size: PositiveInt = 2048
+    hidden_size: Size = 2048
     """Width of the tokens."""
-    depth: PositiveInt = 28
+    depth: Depth = 28
     """Blocks; even ones attend to the language, odd ones to the images."""
-    heads: PositiveInt = 32
+    heads: Size = 32
     """Attention heads."""
-    action_dim: PositiveInt = 128
+    action_dim: Size = 128
     """Entries of a state or an action: the unified vector of all robots."""
-    horizon: PositiveInt = 64
+    horizon: Size = 64
     """Actions predicted at once."""
-    lang_dim: PositiveInt = 4096
+    lang_dim: Size = 4096
     """Width of the language tokens (T5 v1.1-xxl)."""
-    lang_length: PositiveInt = 1024
+    lang_length: Size = 1024
     """Most language tokens."""
-    img_dim: PositiveInt = 1152
+    img_dim: Size = 1152
     """Width of the image tokens (SigLIP so400m)."""
     images: Images = Images()
     """The image tokens."""
@@ -75,16 +75,16 @@ class Architecture(Strict):
 class Encoders(Strict):
     """The frozen networks whose embeddings of instructions and images are cached: folders in the layout of transformers."""
 
-    text: Annotated[str, Field(min_length=1)] = "models/t5-v1_1-xxl"
+    text: Place = "models/t5-v1_1-xxl"
     """A T5 encoder: config.json, safetensors, and its tokenizer."""
-    image: Annotated[str, Field(min_length=1)] = "models/siglip-so400m-patch14-384"
+    image: Place = "models/siglip-so400m-patch14-384"
     """A SigLIP image tower, alone or with its text tower: config.json and safetensors."""
 
 
 class Model(Strict):
     """The network, its pretrained weights, and the encoders before it."""
 
-    weights: Annotated[str, Field(min_length=1)] = "models/rdt-1b/pytorch_model.bin"
+    weights: Place = "models/rdt-1b/pytorch_model.bin"
     """The released pytorch_model.bin or model.safetensors, or weights of the same names."""
     encoders: Encoders = Encoders()
     """Frozen, and not part of what is trained."""
@@ -142,7 +142,7 @@ class Data(Strict):
 
     source: Literal["aloha", "simulation"] = "aloha"
     """aloha: episodes under `root`; simulation: recorded by the workflow."""
-    root: str = "data/rdt"
+    root: Place = "data/rdt"
     """Folder of the episodes (*.hdf5, also in folders below; source aloha)."""
     simulation: Simulation = Simulation()
     """What is recorded (source simulation)."""
@@ -253,6 +253,10 @@ class SystemSettings(Settings):
             Metric("distance", "distance at the end", "m", True, 3),
         ]
         return [*closed_loop, *errors] if self.rolls_out else errors
+
+    def pictured(self) -> str:
+        """What one sees in the pictures of an evaluation."""
+        return "Actions of held-out steps, recorded and predicted; the robot's attempts where there is a simulation."
 
     @property
     def rolls_out(self) -> bool:

@@ -1,7 +1,7 @@
 """The ``rdt`` system: what the trainer needs of RDT on the episodes of a robot."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from ablation.systems.rdt.data.dataset import StepDataset
 from ablation.systems.rdt.data.episodes import count_steps, find_episodes, read_list, split, write_list
 from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, cache_bytes, embed_images, embed_texts
 from ablation.systems.rdt.diffusion import STEPS, training_loss
-from ablation.systems.rdt.encoders import ImageEncoder, TextEncoder, encoder_device, unfit
+from ablation.systems.rdt.encoders import ImageEncoder, unfit
 from ablation.systems.rdt.evaluation import by_item, drive, held_still, mean_of, observation_of, predict
 from ablation.systems.rdt.model.runner import RDTRunner
 from ablation.systems.rdt.pictures import save_actions
@@ -21,6 +21,8 @@ from ablation.systems.rdt.settings import Data, SystemSettings
 from ablation.systems.rdt.simulation.record import record_episodes
 from ablation.systems.rdt.weights import DOWNLOAD as WEIGHTS_DOWNLOAD
 from ablation.systems.rdt.weights import load_weights
+from ablation.systems.released import encoder_device
+from ablation.systems.t5 import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class System:
     """RDT with the settings of one run."""
 
     fp32_modules = ()
+    objectives = ("actions",)
 
     def __init__(self, settings: SystemSettings):
         self.settings = settings
@@ -72,10 +75,10 @@ class System:
             "frequency": torch.full((batch,), data.frequency),
         }
 
-    def objectives(self, model: nn.Module, batch: dict[str, Tensor]) -> Iterator[Objective]:
-        """One objective, the error of the clean actions. Nothing is random here: the samples hold noise and diffusion steps."""
+    def objective(self, model: nn.Module, batch: dict[str, Tensor], name: str) -> Objective:
+        """The error of the clean actions. Nothing is random here: the samples hold noise and diffusion steps."""
         loss = training_loss(model, observation_of(batch), batch["actions"], batch["noise"], batch["diffusion"])
-        yield Objective("actions", loss, {})
+        return Objective(loss, {})
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Errors of predicted actions on held-out steps; where there is a simulation, also attempts at the task in it."""

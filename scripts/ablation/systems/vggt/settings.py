@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Fraction, Metric, Name, Settings, Strict
+from ablation.settings import Depth, Fraction, Metric, Name, Place, Settings, Size, Strict
 
 PHOTO_SCENES = ("motorcycle", "library", "studio", "parlour", "gallery")
 
@@ -15,9 +15,9 @@ PHOTO_SCENES = ("motorcycle", "library", "studio", "parlour", "gallery")
 class Transformer(Strict):
     """A stack of transformer blocks."""
 
-    depth: PositiveInt
+    depth: Depth
     """Blocks."""
-    heads: PositiveInt
+    heads: Size
     """Attention heads."""
     mlp_ratio: PositiveFloat = 4.0
     """Width of the MLP over the width of the tokens."""
@@ -26,9 +26,9 @@ class Transformer(Strict):
 class Dpt(Strict):
     """The dense heads."""
 
-    features: PositiveInt = 256
+    features: Size = 256
     """Channels of the fused maps."""
-    channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (256, 512, 1024, 1024)
+    channels: tuple[Size, Size, Size, Size] = (256, 512, 1024, 1024)
     """Channels of the four levels, fine to coarse; multiples of 4."""
     layers: tuple[int, int, int, int] = (4, 11, 17, 23)
     """Aggregator depths that feed the four levels."""
@@ -44,19 +44,19 @@ class Dpt(Strict):
 class Architecture(Strict):
     """Sizes of VGGT; the defaults are those of the released VGGT-1B."""
 
-    image_size: PositiveInt = 518
+    image_size: Size = 518
     """Side of the square image that the position table is for, in pixels."""
-    patch_size: PositiveInt = 14
+    patch_size: Size = 14
     """Side of a patch, in pixels."""
-    embed_dim: PositiveInt = 1024
+    embed_dim: Size = 1024
     """Width of the tokens."""
-    depth: PositiveInt = 24
+    depth: Depth = 24
     """Pairs of frame and global blocks."""
-    heads: PositiveInt = 16
+    heads: Size = 16
     """Attention heads of the aggregator."""
     mlp_ratio: PositiveFloat = 4.0
     """Width of the aggregator's MLPs over the width of its tokens."""
-    registers: PositiveInt = 4
+    registers: Size = 4
     """Register tokens a frame."""
     qk_norm: bool = True
     """LayerNorm on queries and keys."""
@@ -90,7 +90,7 @@ class Architecture(Strict):
 class Model(Strict):
     """The network and its pretrained weights."""
 
-    weights: Annotated[str, Field(min_length=1)] = "models/VGGT-1B/model.safetensors"
+    weights: Place = "models/VGGT-1B/model.safetensors"
     """The released model.safetensors or model.pt, or weights of the same names."""
     architecture: Architecture = Architecture()
     """Sizes of the network; left out, those of VGGT-1B."""
@@ -127,7 +127,7 @@ class Data(Strict):
 
     source: Literal["eth3d", "photos"] = "eth3d"
     """eth3d: scenes under `root`; photos: the demo's scenes, made by the workflow from real photographs."""
-    root: str = "data/eth3d"
+    root: Place = "data/eth3d"
     """Folder of the scenes (source eth3d)."""
     scenes: Annotated[tuple[Name, ...], Field(min_length=1)] = (
         "facade",
@@ -253,6 +253,10 @@ class SystemSettings(Settings):
             Metric("depth_delta1", "δ < 1.25", "", False, 3),
             Metric("pose_auc30", "pose AUC@30°", "", False, 3),
         ]
+
+    def pictured(self) -> str:
+        """What one sees in the pictures of an evaluation."""
+        return "Held-out views: image, prediction, truth, error. All rows of a view share their colour scales."
 
     def facts(self) -> dict[str, Callable[..., float | None]]:
         """The photographs of a scene, or of all."""

@@ -1,6 +1,6 @@
 """The ``vggt`` system: what the trainer needs of VGGT on ETH3D-style scenes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class System:
     """VGGT with the settings of one run."""
 
     fp32_modules = ("camera_head", "depth_head", "point_head")
+    objectives = ("total",)
 
     def __init__(self, settings: SystemSettings):
         self.settings = settings
@@ -69,8 +70,8 @@ class System:
             "masks": depths > 0,
         }
 
-    def objectives(self, model: nn.Module, batch: dict[str, Tensor]) -> Iterator[Objective]:
-        """One objective: the weighted sum of camera and depth losses in the normalised frame of the first camera."""
+    def objective(self, model: nn.Module, batch: dict[str, Tensor], name: str) -> Objective:
+        """The weighted sum of camera and depth losses in the normalised frame of the first camera."""
         loss, masks = self.settings.loss, batch["masks"]
         points = unproject(batch["depths"], batch["intrinsics"], batch["extrinsics"])
         truth = normalise(batch["extrinsics"], batch["depths"], points, masks)
@@ -79,7 +80,7 @@ class System:
         weight = 1 + loss.window_weight * detail_mask(batch["regions"]).float() if loss.window_weight else None
         depth = depth_loss(out["depth"], out["depth_conf"], truth.depths, masks, loss.quantile, weight)
         total = loss.camera * camera["camera"] + loss.conf * depth["conf"] + loss.reg * depth["reg"] + loss.grad * depth["grad"]
-        yield Objective("total", total, {name: part.detach() for name, part in {**camera, **depth}.items()})
+        return Objective(total, {part: value.detach() for part, value in {**camera, **depth}.items()})
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Depth and pose metrics on the held-out sequences, overall and by scene; panels of some views in ``out``."""

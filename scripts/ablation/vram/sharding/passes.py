@@ -1,7 +1,7 @@
 """What a trace's phases hold: backward passes with their gradients, optimizer steps."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,16 @@ def backward_passes(trace: Trace) -> Iterator[Backward]:
         else:
             last = len(allocations) - 1
             yield Backward(end, [Gradient(int(allocations[min(i, last)]), size, None) for i, size in order if last >= 0])
+
+
+def gathered_passes(trace: Trace) -> Iterator[Backward]:
+    """The backward passes of each optimizer step as one, at whose end all its gradients come."""
+    passes = list(backward_passes(trace))
+    for step, _ in phases(trace, "optimizer"):
+        own = [passes.pop(0) for one in list(passes) if one.end <= step]
+        kept = [gradient for one in own for gradient in one.gradients if gradient.storage is not None]
+        last = own[-1].end
+        yield Backward(last, [replace(gradient, event=last - 2) for gradient in kept])
 
 
 def temporaries_of(trace: Trace, start: int, end: int) -> NDArray:

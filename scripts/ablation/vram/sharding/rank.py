@@ -4,10 +4,11 @@ Not modelled: NCCL's buffers and the second CUDA stream's pool of blocks, both o
 of the model's buffers at each forward pass; the first two micro-batches of ZeRO-3, which gather less ahead than later ones.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ablation.study import Distributed
 from ablation.sweep import Run
+from ablation.systems import system_class
 from ablation.training.precision import COMPUTE
 from ablation.vram.sharding.gathering import Limits
 from ablation.vram.sharding.passes import of_kind, phases
@@ -19,6 +20,7 @@ from ablation.vram.trace import Trace
 # (kDefaultFirstBucketBytes). Accelerate passes nothing on that is not asked for (accelerator.py, ``prepare_model``), so
 # ``gradient_as_bucket_view`` is False: the buckets are a second copy of the gradients.
 FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20
+ZERO_BUCKET, LIMITS = 200_000_000, Limits()  # of DeepSpeed, which training sets so (training/zero.py)
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,24 @@ class Sharding:
 
     ``zero2`` and ``zero3`` are DeepSpeed's stages with ``overlap_comm`` and ``contiguous_gradients``. ``offload``: the
     optimizer's state lives in host memory (``offload_optimizer``). ``bucket``: ``reduce_bucket_size``, in elements.
+    ``gathered``: gradients of all passes of a step are reduced once, at its end (``coalesce_grad_reduction``).
     """
 
     gpus: int
     method: Distributed
     offload: bool = False
-    bucket: int = 200_000_000
-    limits: Limits = field(default_factory=Limits)
+    bucket: int = ZERO_BUCKET
+    limits: Limits = LIMITS
+    gathered: bool = False
 
 
 def sharding_of(run: Run) -> Sharding | None:
     """How ``run`` is spread; None where one process trains alone."""
     gpus, method = run.axes["gpus"], run.strategy.distributed
-    return None if gpus == 1 and method == "ddp" else Sharding(gpus, method, run.strategy.offload)
+    if gpus == 1 and method == "ddp":
+        return None
+    gathered = run.strategy.backward == "each" and len(system_class(run.settings.system).objectives) > 1
+    return Sharding(gpus, method, run.strategy.offload, ZERO_BUCKET, LIMITS, gathered)
 
 
 def as_sharded(trace: Trace, run: Run) -> Trace:
@@ -60,11 +67,13 @@ def per_rank(trace: Trace, sharding: Sharding, element: int) -> Trace:
     if sharding.method == "ddp":
         _ddp(rewrite)
     elif sharding.method == "zero2":
-        Zero2(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element).apply()
+        Zero2(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element).apply(sharding.gathered)
     elif trace.modules is None:
         raise ValueError("ZeRO-3 gathers weights by module: trace the step with ModuleCalls")
     else:
-        Zero3(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element, trace.modules, sharding.limits).apply()
+        Zero3(rewrite, sharding.gpus, sharding.offload, sharding.bucket, element, trace.modules, sharding.limits).apply(
+            sharding.gathered
+        )
     return replace(rewrite.trace(), parameters=trace.parameters)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from ablation.vram.sharding.gathering import Coordinator, Limits
-from ablation.vram.sharding.passes import Backward, Gradient, backward_passes, of_kind, phases, temporaries_of
+from ablation.vram.sharding.passes import Backward, Gradient, backward_passes, gathered_passes, of_kind, phases, temporaries_of
 from ablation.vram.sharding.rewrite import Rewrite
 from ablation.vram.trace import Modules
 
@@ -95,8 +95,8 @@ class Zero:
 class Zero2(Zero):
     """``stage_1_and_2.py``: whole weights, partitioned gradients and optimizer."""
 
-    def apply(self) -> None:
-        """Edit the trace."""
+    def apply(self, gathered: bool) -> None:
+        """Edit the trace. ``gathered``: the gradients of a step stay whole until its last pass has ended."""
         flat = _up(sum(self.elements), 2 * self.gpus)
         self.part = flat // self.gpus
         self.piece = min(max(self.elements), self.part)
@@ -104,7 +104,8 @@ class Zero2(Zero):
         self.hold_master(self.part)
         if self.offload:  # ``temp_grad_buffer_for_gpu_offload``
             self.rewrite.allocate(self.begin, self.element * max(self.elements), "communication")
-        passes, steps = list(backward_passes(self.old)), [start for start, _ in phases(self.old, "optimizer")]
+        steps = [start for start, _ in phases(self.old, "optimizer")]
+        passes = list(gathered_passes(self.old) if gathered else backward_passes(self.old))
         for start in steps:
             gradients = None
             while passes and passes[0].end <= start:
@@ -146,8 +147,8 @@ class Zero3(Zero):
         super().__init__(rewrite, gpus, offload, bucket, element)
         self.modules, self.coordinator = modules, Coordinator(rewrite, modules, gpus, element, limits)
 
-    def apply(self) -> None:
-        """Edit the trace."""
+    def apply(self, gathered: bool) -> None:
+        """Edit the trace. ``gathered``: the gradients of a step stay whole until its last pass has ended."""
         parts = [-(-n // self.gpus) for n in self.elements]
         self.part, self.piece = sum(parts), max(parts)
         self._partition()
@@ -155,7 +156,7 @@ class Zero3(Zero):
         if not self.offload:  # ``grad_partitions_flat_buffer``
             self.rewrite.allocate(self.begin, self.element * self.part, "gradients")
         self.hold_master(self.part)
-        for backward in backward_passes(self.old):
+        for backward in gathered_passes(self.old) if gathered else backward_passes(self.old):
             self._reduce(backward)
         if self.gpus == 1:  # its part is the whole weight: nothing is gathered
             for start, _ in phases(self.old, "optimizer"):

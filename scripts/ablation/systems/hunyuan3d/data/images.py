@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from ablation.errors import UserError
+from ablation.systems.opening import Unreadable, opened
 
 RIM = 5  # pixels left around the shape
 PADDED = 1.15  # side of the square over the longer side of the crop
 LARGEST = 4096  # pixels a side that are read
-READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
 
 def conditioner_image(path: Path, size: int) -> Tensor:
@@ -31,13 +30,13 @@ def read_rgba(path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise UserError(f"{path}: no such picture")
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.mode != "RGBA":
                 raise UserError(f"{path}: is of mode {image.mode}; it must be RGBA, and transparent where the shape is not")
             if max(image.size) > LARGEST:
                 raise UserError(f"{path}: is {image.width} x {image.height} pixels large; at most {LARGEST} a side are read")
             return np.asarray(image)
-    except READ_ERRORS as error:
+    except Unreadable as error:
         raise UserError(f"{path}: cannot be read as a picture ({error}); is it truncated?") from None
 
 

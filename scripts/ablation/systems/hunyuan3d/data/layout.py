@@ -6,15 +6,17 @@
 
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ablation.errors import UserError
+from ablation.outside import MIB
 
 REGIONS = ("vol", "random_near", "sharp_near")
 """Where distances are known: all over the box, near the surface, near its sharp edges."""
+LARGEST = 1024 * MIB  # bytes of the arrays of a file, unpacked; those of the release have about 10 million
 MISFIT = "is this the release's layout?"
 
 
@@ -115,14 +117,24 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
+def _check_archive(path: Path) -> None:
+    with ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > LARGEST:
+        raise UserError(f"{path}: unpacks to {unpacked:,} bytes; at most {LARGEST:,} are read")
+
+
 def _read(path: Path, names: list[str]) -> dict[str, NDArray[np.float32]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
+        _check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             absent = [name for name in names if name not in file]
             if absent:
                 raise UserError(f"{path}: holds no {', '.join(absent)}; {MISFIT}")
             return {name: file[name].astype(np.float32) for name in names}
-    except (BadZipFile, ValueError, EOFError, OSError, AttributeError, TypeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to
         raise UserError(f"{path}: cannot be read ({error}); is it truncated?") from None

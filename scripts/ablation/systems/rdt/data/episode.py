@@ -3,7 +3,6 @@
 /observations/qpos [T, J] and /action [T, J] (J = 7 an arm), /observations/images/<camera> with T JPEG files or [T, H, W, 3].
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,23 +14,30 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from ablation.errors import UserError
+from ablation.outside import MIB, leads_out, read_json
+from ablation.systems.opening import opened as opened_picture
 from ablation.systems.rdt.data.unified import ARM
 from ablation.systems.rdt.settings import Data
 
 QPOS, ACTION, IMAGES = "observations/qpos", "action", "observations/images"
 INSTRUCTIONS = "expanded_instruction_gpt-4-turbo.json"
 INSTRUCTION_KINDS = ("instruction", "simplified_instruction", "expanded_instruction")
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises for a damaged file
+UNREADABLE = (Exception,)  # h5py raises whatever a damaged file leads it to
+MOST_STEPS = 1_000_000
+MOST_PIXELS = 25_000_000  # of an image
+LARGEST_PIECE = 256 * MIB  # a step of a dataset, or a chunk, which HDF5 unpacks as a whole
+LARGEST_DATASET = 2**36  # bytes unpacked
 
 
 class Reason(StrEnum):
     """Why an episode cannot be used."""
 
     UNREADABLE = "unreadable file"
+    OUTSIDE = "leads out of the folder"
     MISSING = "missing dataset"
+    STORED = "stored elsewhere, or too large"
     SHAPE = "wrong shape"
     LENGTHS = "lengths differ"
     SHORT = "too short"
@@ -107,18 +113,15 @@ def decoded(stored: NDArray | bytes, jpeg: str) -> NDArray[np.uint8]:
     """A stored image [H, W, 3], or the bytes of a file, zeros at the end allowed; raises OSError or ValueError."""
     if isinstance(stored, np.ndarray) and stored.ndim == 3:
         return stored
-    try:
-        with Image.open(BytesIO(bytes(stored))) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"no image file ({len(bytes(stored))} bytes)") from error
-    except SyntaxError as error:  # what Pillow raises for some broken files
-        raise ValueError(str(error)) from error
+    with opened_picture(BytesIO(bytes(stored)), MOST_PIXELS) as image:
+        pixels = np.asarray(image.convert("RGB"))
     return np.ascontiguousarray(pixels[..., ::-1]) if jpeg == "bgr" else pixels
 
 
 def examine(root: Path, path: Path, data: Data) -> Episode | Fault:
     """The episode below ``root`` if it is whole, else what is wrong with it. Every image is decoded."""
+    if leads_out(root, path):
+        return Fault(path, Reason.OUTSIDE, str(path.resolve()))
     try:
         with recording(path) as opened:
             steps, first = _examine_recording(opened, data)
@@ -166,9 +169,23 @@ def _examine_recording(opened: Recording, data: Data) -> tuple[int, int]:
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
+    """The dataset of that name, in this file: HDF5 would follow links into others, and read any file as one."""
+    found = file
+    for step in name.split("/"):
+        link = found.get(step, getlink=True) if isinstance(found, h5py.Group) else None
+        if not isinstance(link, h5py.HardLink):
+            raise _Bad(Reason.MISSING, f"/{name}")
+        found = found[step]
+    if not isinstance(found, h5py.Dataset) or not found.ndim:
         raise _Bad(Reason.MISSING, f"/{name}")
+    if found.external or found.is_virtual:
+        raise _Bad(Reason.STORED, f"/{name} is in other files")
+    if len(found) > MOST_STEPS or found.nbytes > LARGEST_DATASET:
+        raise _Bad(Reason.STORED, f"/{name} has {len(found):,} steps of {found.nbytes:,} bytes")
+    step = found.nbytes // max(1, len(found))
+    chunk = int(np.prod(found.chunks, dtype=object)) * found.dtype.itemsize if found.chunks else 0
+    if max(step, chunk) > LARGEST_PIECE:
+        raise _Bad(Reason.STORED, f"/{name} comes in pieces of {max(step, chunk):,} bytes")
     return found
 
 
@@ -209,8 +226,8 @@ def _check_decodable(opened: Recording, camera: str, steps: int, jpeg: str) -> N
 def _instructions(path: Path) -> tuple[tuple[str, ...], ...]:
     """The sentences of each kind; a kind is a sentence or a list of them."""
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        written = read_json(path, MIB)
+    except UserError as error:
         raise _Bad(Reason.INSTRUCTION, f"{path.name}: {error}") from error
     return tuple(_sentences(written, kind, path) for kind in INSTRUCTION_KINDS)
 

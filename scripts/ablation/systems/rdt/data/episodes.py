@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ablation.errors import UserError
+from ablation.errors import UserError, readable
 from ablation.files import write_csv, write_json
 from ablation.systems.rdt.data.episode import ACTION, UNREADABLE, Episode, Fault, examine, recording
 from ablation.systems.rdt.settings import Data
@@ -61,7 +61,9 @@ def write_list(found: Found, root: Path, out: Path) -> None:
     ]
     write_json(out / LIST, {"root": None if root == out else str(root), "episodes": rows})
     if found.faults:
-        write_csv(out / LEFT_OUT, [fault._asdict() for fault in found.faults])
+        write_csv(
+            out / LEFT_OUT, [{key: readable(str(value)) for key, value in fault._asdict().items()} for fault in found.faults]
+        )
 
 
 def read_list(folder: Path) -> list[Episode]:

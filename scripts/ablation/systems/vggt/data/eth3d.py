@@ -19,6 +19,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from ablation.errors import UserError
+from ablation.outside import leads_out
 from ablation.systems.vggt.data.colmap import read_model
 
 DISTORTED, UNDISTORTED = "dslr_images", "dslr_images_undistorted"
@@ -77,6 +78,8 @@ def _view(folder, kind, image, model, visible, laser) -> View:
     path = folder / "images" / kind / name
     if not path.is_file():
         raise UserError(f"{path}: missing; {CALIBRATIONS[kind]}/images.txt lists it")
+    if leads_out(folder, path):
+        raise UserError(f"{path}: leads out of {folder}")
     stem = Path(name).stem
 
     def optional(relative: str) -> Path | None:

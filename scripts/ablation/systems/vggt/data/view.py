@@ -16,10 +16,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ablation.errors import UserError
+from ablation.systems.opening import Unreadable, opened
 from ablation.systems.vggt.data.eth3d import View
 from ablation.systems.vggt.data.regions import DETAIL, PLANAR
-
-Image.MAX_IMAGE_PIXELS = 400_000_000  # ETH3D's are 24 megapixels; a bomb is larger
 
 EVALUATION_AND_OBSERVATION = 2  # mask bit: the scan's geometry is wrong here. Bit 1 concerns colour only.
 MASK_BITS = 3
@@ -139,7 +138,7 @@ def _remap(view: View, rays: NDArray, size: tuple[int, int], target: Pinhole) ->
     camera = view.camera
     places = camera.img_from_cam(rays)
     try:
-        with Image.open(view.image) as photo:
+        with opened(view.image) as photo:
             if photo.size != (camera.width, camera.height):
                 raise UserError(
                     f"{view.image}: is {photo.size[0]} x {photo.size[1]}, its camera says {camera.width} x {camera.height}"
@@ -148,7 +147,7 @@ def _remap(view: View, rays: NDArray, size: tuple[int, int], target: Pinhole) ->
             small = (max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
             photo.draft("RGB", small)  # JPEG: decodes at a half, a quarter or an eighth
             array = np.asarray(photo.convert("RGB").resize(small, Image.Resampling.LANCZOS), np.float32)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (Unreadable, OSError) as error:
         raise UserError(f"{view.image}: cannot be read as an image; is it truncated? ({error})") from None
     grid = torch.from_numpy(np.nan_to_num(places / [camera.width, camera.height] * 2 - 1, nan=-2.0)).float()
     pixels = torch.from_numpy(array).permute(2, 0, 1)[None]
@@ -194,9 +193,9 @@ def _read_regions(path: Path, camera: pycolmap.Camera) -> NDArray[np.uint8]:
 
 def _read_labels(path: Path, camera: pycolmap.Camera, highest: int, meaning: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             values = np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (Unreadable, OSError) as error:
         raise UserError(f"{path}: cannot be read as an image; is it truncated? ({error})") from None
     if values.shape != (camera.height, camera.width):
         raise UserError(f"{path}: has the shape {values.shape}; the distorted image's is {(camera.height, camera.width)}")

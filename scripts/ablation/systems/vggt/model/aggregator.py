@@ -40,8 +40,8 @@ class Aggregator(nn.Module):
     def _block(a: Architecture) -> Block:
         return Block(a.embed_dim, a.heads, a.mlp_ratio, a.layer_scale, qk_norm=a.qk_norm)
 
-    def forward(self, images: Tensor, keep: Collection[int]) -> dict[int, Tensor]:
-        """``images`` [B, S, 3, H, W] in [0, 1] -> for each depth in ``keep``, tokens [B, S, P, 2C].
+    def forward(self, images: Tensor, keep: Collection[int]) -> list[Tensor | None]:
+        """``images`` [B, S, 3, H, W] in [0, 1] -> for each depth tokens [B, S, P, 2C], or None where it is not in ``keep``.
 
         The last axis holds the frame block's output, then the global block's. P counts the camera token, the registers
         and the patches, in this order. Only the depths asked for are kept: at 518 x 518 each costs 22.5 MB a frame in bf16.
@@ -52,7 +52,7 @@ class Aggregator(nn.Module):
         tokens = torch.cat([self._special(batch, frames).to(patches.dtype), patches], dim=1)
         within, across = self._rotations(images, frames)
 
-        kept = {}
+        kept: list[Tensor | None] = [None] * len(self.frame_blocks)
         count, dim = tokens.shape[1:]
         for depth, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
             tokens = run_block(frame_block, tokens.reshape(batch * frames, count, dim), within, self.gradient_checkpointing)

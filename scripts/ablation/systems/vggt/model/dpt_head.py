@@ -1,6 +1,6 @@
 """DPT head: tokens of four depths, fused coarse to fine into a dense map (VGGT, section 3.3; Ranftl et al. 2021)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class DPTHead(nn.Module):
             nn.Conv2d(OUTPUT_HIDDEN, out_channels, 1),
         )
 
-    def forward(self, tokens: dict[int, Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Sequence[Tensor | None], height: int, width: int) -> tuple[Tensor, Tensor]:
         """Tokens [B, S, P, 2C] by depth -> values [B, S, H, W, out_channels - 1] and confidence [B, S, H, W] (> 1)."""
         frames = tokens[self.layers[0]].shape[1]
         chunks = [

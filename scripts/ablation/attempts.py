@@ -1,0 +1,69 @@
+"""The attempts at a run: when each began and where, from which step it went on, and how it ended. A line of JSON an event."""
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """``state/attempts.jsonl`` of a run's folder. An attempt without an end was killed.
+
+    Events: ``start`` (``attempt``, ``settings``: a hash of what is trained, ``host``, ``process``, ``slurm_job``, ``gpus``);
+    ``train`` (``step``: steps that are done, ``total_steps``, ``repeats``: steps that an attempt before had taken further);
+    ``end`` (``how``: completed, oom, diverged, failed or preempted; ``step``, ``reason``). ``time`` is in Unix seconds.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / "state" / "attempts.jsonl"
+
+    def start(self, settings: str, gpus: list[str]) -> None:
+        """An attempt begins."""
+        number = 1 + sum(event["event"] == "start" for event in self.events())
+        where = {"host": socket.gethostname(), "process": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
+        self._append(event="start", attempt=number, settings=settings, **where, gpus=gpus)
+
+    def train(self, step: int, total: int, repeats: int) -> None:
+        """It begins to train, after ``step`` steps of ``total``."""
+        self._append(event="train", step=step, total_steps=total, repeats=repeats)
+
+    def end(self, how: str, reason: str = "") -> None:
+        """It ends. A full disk may forget that, and nothing else for it."""
+        with suppress(OSError):
+            self._append(event="end", how=how, reason=reason)
+
+    def events(self) -> list[Event]:
+        """All events, oldest first; a line that a crash has torn is none."""
+        try:
+            lines = self.path.read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        found = []
+        for line in lines:
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return [event for event in found if isinstance(event, dict) and "event" in event]
+
+    def summary(self, settings: str) -> dict[str, int]:
+        """``count`` of the attempts with these settings, and ``repeated_steps``: optimizer steps that were taken twice."""
+        mine, count, repeated = False, 0, 0
+        for event in self.events():
+            if event["event"] == "start":
+                mine = event.get("settings") == settings
+                count += mine
+            elif event["event"] == "train" and mine:
+                repeated += event["repeats"]
+        return {"count": count, "repeated_steps": repeated}
+
+    def _append(self, **event: Any) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+            torn = bool(file.tell()) and file.read(1) != b"\n"
+            file.write(b"\n" * torn + json.dumps({**event, "time": round(time.time(), 3)}).encode() + b"\n")

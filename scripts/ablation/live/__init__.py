@@ -1,0 +1,1 @@
+"""Looking at studies while they run, from their files alone: no torch, no pandas, no SLURM, nothing written."""

@@ -1,0 +1,56 @@
+"""The result of a run, kept beside its checkpoints: a job that finds one publishes it and trains nothing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ablation.attempts import Journal
+from ablation.files import write_json, write_text
+
+SCHEMA = 3
+NOT_KEPT = "oom"  # an outcome that may be another on another day: a card may have been shared
+
+
+class Result:
+    """The result in a run's ``folder``. ``fingerprint``: of the run's settings and inputs; ``code``: of the program."""
+
+    def __init__(self, folder: Path, fingerprint: str, code: str):
+        self.folder, self.path = folder, folder / "state" / "result.json"
+        self.belongs = {"fingerprint": fingerprint, "code": code}
+
+    def discard(self) -> None:
+        """Forget what an attempt before has found."""
+        self.path.unlink(missing_ok=True)
+
+    def keep(self, training: dict[str, Any], manifest: dict[str, Any]) -> None:
+        """Write down what was found, and on what."""
+        write_json(self.path, {**self.belongs, "training": training, "manifest": manifest})
+
+    def found(self) -> dict[str, Any] | None:
+        """What an attempt of this very code found; None if none came to an end."""
+        try:
+            content = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return None
+        return content["training"] if {name: content.get(name) for name in self.belongs} == self.belongs else None
+
+    def whole(self) -> bool:
+        """Whether there is a result that needs no training, with what was trained."""
+        found = self.found()
+        if found is None or found["outcome"] == NOT_KEPT:
+            return False
+        return "saved" not in found or (self.folder / found["saved"]).exists()
+
+    def publish(self, run: str) -> None:
+        """Put the run's files where the workflow looks for them; its checkpoints go. ``run``: the text of run.yaml."""
+        content = json.loads(self.path.read_text())
+        training, attempts = content["training"], Journal(self.folder).summary(self.belongs["fingerprint"])
+        trained = "steps" in training
+        write_text(self.folder / "run.yaml", run)
+        write_text(self.folder / "history.csv", (self.folder / "state/history.csv").read_text() if trained else "")
+        write_json(self.folder / "manifest.json", content["manifest"])
+        write_json(self.folder / "training.json", {"schema": SCHEMA, **training, "attempts": attempts})
+        if training["outcome"] != NOT_KEPT:
+            for checkpoint in (self.folder / "state").glob("step-*"):
+                shutil.rmtree(checkpoint)
