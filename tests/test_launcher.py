@@ -51,6 +51,7 @@ def main():
     if processes.started():
         with processes.as_one_of_several(patience):
             work(sys.argv[1])
+        assert "torch" not in sys.modules or not sys.modules["torch"].distributed.is_initialized(), "still in a group"
         if sys.argv[1] == "linger" and processes.place().rank == 1: time.sleep(600)
     else:
         lock = try_lock(Path({folder!r}, "lock"))

@@ -6,7 +6,8 @@
 import ctypes
 import os
 import signal
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ def place() -> Place:
     return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
 
 
-def as_one_of_several(patience: float) -> AbstractContextManager[None]:
+@contextmanager
+def as_one_of_several(patience: float) -> Iterator[None]:
     """Around all that a started process does: it dies with the one that watches it, and tells what it dies of.
 
     From here on it gets the signals that ask to leave: it must listen already.
@@ -52,7 +54,9 @@ def as_one_of_several(patience: float) -> AbstractContextManager[None]:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(os.environ[WATCHER]):
         os._exit(1)  # it died before
-    return reporting(Path(os.environ[REPORT]), place().rank, patience)
+    with reporting(Path(os.environ[REPORT]), place().rank, patience):
+        yield
+    part()
 
 
 def join(backend: str, patience: float) -> None:
@@ -71,6 +75,14 @@ def join(backend: str, patience: float) -> None:
         master_listen_fd=int(os.environ[LISTENER]) if where.first else None,
     )
     dist.init_process_group(backend, store=store, rank=where.rank, world_size=where.count, timeout=timeout)
+
+
+def part() -> None:
+    """Leave the groups: the interpreter, at its end, would now and then abort over their threads."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def bound_all_groups(patience: float) -> None:
