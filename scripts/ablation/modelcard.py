@@ -9,12 +9,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from ablation.files import write_text
+from ablation.manifest import CARD
 from ablation.private import Private
 from ablation.settings import Metric
 from ablation.sweep import Run
 from ablation.yamlfile import dump_yaml
 
-CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("modelcard.md.j2")
 NOT_KNOWN = "not recorded"
 
@@ -122,7 +122,6 @@ def _sizes(record: Mapping[str, Any]) -> dict[str, str]:
         "step, median": (time.get("step_median_s"), ".3f", " s"),
         "throughput": (time.get("samples_per_s"), ".2f", " samples/s"),
         f"memory, peak allocated {on}": (memory.get("peak_allocated_gib"), ".3f", " GiB"),
-        "energy": (memory.get("energy_j"), ",.0f", " J"),
     }
     return {name: f"{value:{form}}{unit}" for name, (value, form, unit) in found.items() if _is_number(value)}
 
@@ -154,7 +153,10 @@ def _origin(manifest: Mapping[str, Any]) -> dict[str, str]:
         "Python": manifest.get("python"),
         "System": manifest.get("system"),
         "Commit of the workflow": commit,
-        "Trained": manifest.get("written"),
+        "Begun": (manifest.get("times") or {}).get("begin") or manifest.get("written"),
+        "Seconds": (manifest.get("times") or {}).get("seconds"),
+        "Energy in J": manifest.get("energy_j"),
+        "Settings, SHA-256": manifest.get("settings_sha256"),
     }
     return {name: str(value) for name, value in found.items() if value}
 

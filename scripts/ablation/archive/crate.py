@@ -17,9 +17,9 @@ from rocrate.rocrate import ROCrate
 
 from ablation.archive.contents import RUNS_TABLE, STUDY, name_and_scale, runs
 from ablation.archive.pack import files_of
+from ablation.canonical import short_hash
 from ablation.files import write_json
-from ablation.report.words import in_words
-from ablation.yamlfile import load_yaml
+from ablation.report.results import in_words
 
 METADATA, WORKFLOW = "ro-crate-metadata.json", "workflow"
 ROOT = Path(__file__).parents[3]
@@ -60,9 +60,14 @@ def add_workflow(folder: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def write_crate(folder: Path, sums: Mapping[str, str], told: Told = Told()) -> None:
-    """Write the metadata of a staged study into its ``folder``. ``sums``: the SHA-256 of each file, by name."""
-    write_json(folder / METADATA, StudyCrate(folder, sums, told).crate.metadata.generate())
+def write_crate(folder: Path, sums: Mapping[str, str], told: Told) -> str | None:
+    """Write the metadata of a staged study into its ``folder``; returns when the study ended, as far as its manifests say.
+
+    ``sums``: the SHA-256 of each file, by name.
+    """
+    made = StudyCrate(folder, sums, told)
+    write_json(folder / METADATA, made.crate.metadata.generate())
+    return made.span[1]
 
 
 class StudyCrate:
@@ -73,6 +78,7 @@ class StudyCrate:
         self.name, scale = name_and_scale(folder / STUDY)
         self.study = json.loads((folder / STUDY).read_text())["study"]
         self.runs = {run: _read(folder / "runs" / run) for run in runs(folder)}
+        self.span = _span(self.runs.values())
         self.crate = ROCrate(version="1.1")
         self.crate.metadata.extra_contexts.append(TERMS)
         self.workflow = self._workflow()
@@ -84,11 +90,11 @@ class StudyCrate:
             self._run_action(run, known)
 
     def _root(self, scale: str) -> None:
-        root, (_, end) = self.crate.root_dataset, _span(self.runs.values())
+        root = self.crate.root_dataset
         title = self.study.get("title") or self.name
         root["name"] = f"{title} ({self.name}, {scale})"
         root["description"] = f"An ablation study of {len(self.runs)} runs: report, tables, figures, and what was trained."
-        root["datePublished"] = end or "1970-01-01"
+        root["datePublished"] = self.span[1] or "1970-01-01"
         root["license"] = self.told.licence
         root["conformsTo"] = [self._context(profile, "CreativeWork", name=name, version=profile.rpartition("/")[2])
                               for profile, name in PROFILES.items()]  # fmt: skip
@@ -135,26 +141,25 @@ class StudyCrate:
 
     def _study_action(self) -> None:
         """The study as one run of the workflow, with its parameters."""
-        inputs = [self._input(STUDY, "File", self.parts[STUDY])]
-        for axis, value in sorted(self.study.get("sweep", {}).items()):
-            inputs.append(self._input(axis, "Text", self._value(axis, f"axis {axis}", _listed(value))))
-        for name, value in sorted(self._read_by_runs(self.runs.values()).items()):
-            inputs.append(self._input(name, "Text", self._value(name, name, value)))
-        outputs = [self._parameter(f"output-{name}", name, kind, self.parts[name]) for name, kind in RESULTS.items()]
-        self.workflow["input"], self.workflow["output"] = [parameter for parameter, _ in inputs], outputs
-        action = self._action("#study", self.workflow, [given for _, given in inputs], [self.parts[name] for name in RESULTS])
+        given = {"study": [self.parts[STUDY]], **self._inputs(self.runs.values())}
+        for axis, value in self.study.get("sweep", {}).items():
+            given[axis] = [self._value(f"axis {axis}", _listed(value))]
+        self.workflow["input"] = [self._parameter(f"input-{name}", name, "Text" if name != "study" else "File", examples)
+                                  for name, examples in given.items()]  # fmt: skip
+        self.workflow["output"] = [self._parameter(f"output-{name}", name, kind, [self.parts[name]])
+                                   for name, kind in RESULTS.items()]  # fmt: skip
+        action = self._action("#study", self.workflow, sum(given.values(), []), [self.parts[name] for name in RESULTS])
         action["name"] = f"The study {self.name}"
         action["description"] = f"{len(self.runs)} runs, collected and reported."
         action["actionStatus"] = "http://schema.org/CompletedActionStatus"
-        self._timed(action, _span(self.runs.values()))
+        self._timed(action, self.span)
 
     def _run_action(self, run: str, known: Mapping[str, Any]) -> None:
         """A training, and its evaluation."""
         training = known["training"]
         outcome = training.get("outcome", "completed")
-        values = [self._value(name, name, value) for name, value in sorted(self._read_by_runs([known]).items())]
-        given = [self.parts[name] for name in (f"runs/{run}/run.yaml",) if name in self.parts]
-        action = self._action(f"#run-{run}", self.parts[f"{WORKFLOW}/rules/train.smk"], [*given, *values], [self.parts[f"runs/{run}"]])
+        given = [self.parts[f"runs/{run}/run.yaml"], *sum(self._inputs([known]).values(), [])]
+        action = self._action(f"#run-{run}", self.parts[f"{WORKFLOW}/rules/train.smk"], given, [self.parts[f"runs/{run}"]])
         action["name"] = f"Training of {run}"
         device = known["manifest"].get("device") or {}
         action["description"] = f"On {device.get('name') or known['manifest'].get('cpu') or 'a machine that is not recorded'}."
@@ -176,26 +181,33 @@ class StudyCrate:
             if when:
                 action[name] = when
 
-    def _input(self, name: str, kind: str, given: Entity) -> tuple[Entity, Entity]:
-        return self._parameter(f"input-{name}", name, kind, given), given
-
-    def _parameter(self, identifier: str, name: str, kind: str, example: Entity) -> Entity:
+    def _parameter(self, identifier: str, name: str, kind: str, examples: list[Entity]) -> Entity:
         parameter = self._context(f"#{identifier}", "FormalParameter", name=name, additionalType=kind)
-        parameter["workExample"], example["exampleOfWork"] = example, parameter
+        parameter["workExample"] = examples
+        for example in examples:
+            example["exampleOfWork"] = parameter
         parameter["conformsTo"] = {"@id": "https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE"}
         return parameter
 
-    def _value(self, identifier: str, name: str, value: str) -> Entity:
-        return self._context(f"#value-{identifier}", "PropertyValue", name=name, value=value)
+    def _value(self, name: str, value: str) -> Entity:
+        return self._context(f"#value-{short_hash([name, value])}", "PropertyValue", name=name, value=value)
 
     def _context(self, identifier: str, kind: str, **properties: Any) -> Entity:
         """A contextual entity, made once."""
         found = self.crate.dereference(identifier)
         return found or self.crate.add(ContextEntity(self.crate, identifier, properties={"@type": kind, **properties}))
 
-    def _read_by_runs(self, known: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-        """Weights and data that runs read, by name, with their hashes as the manifests have them."""
-        return {}
+    def _inputs(self, known: Iterable[Mapping[str, Any]]) -> dict[str, list[Entity]]:
+        """The weights and the prepared data that runs read, by their hashes; only what their manifests know."""
+        inputs = [one["manifest"].get("inputs") or {} for one in known]
+        weights = {(f"weights {file}", hashes["sha256"])
+                   for one in inputs for files in one.get("weights", {}).values() for file, hashes in files.items()}  # fmt: skip
+        data = {(f"data {part}", found) for one in inputs for part, found in one.get("data", {}).items()}
+        found = {"weights": weights, "data": data}
+        return {
+            kind: [self._value(name, f"sha256:{known}") for name, known in sorted(values, key=str) if known]
+            for kind, values in found.items() if any(known for _, known in values)
+        }  # fmt: skip
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -205,10 +217,12 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _span(known: Iterable[Mapping[str, Any]]) -> tuple[str | None, str | None]:
-    """When the first of the runs began and the last one ended, as far as their manifests say."""
+    """When the first of the runs began and the last one ended, as far as their manifests say; older ones say when alone."""
     manifests = [one["manifest"] for one in known]
-    ends = sorted(filter(None, (manifest.get("written") for manifest in manifests)))
-    return (ends[0], ends[-1]) if ends else (None, None)
+    times = [manifest.get("times") or {} for manifest in manifests]
+    whens = [manifest.get("written") for manifest in manifests]
+    begin = min(filter(None, [time.get("begin") or when for time, when in zip(times, whens, strict=True)]), default=None)
+    return begin, max(filter(None, [time.get("end") or when for time, when in zip(times, whens, strict=True)]), default=None)
 
 
 def _listed(value: Any) -> str:
