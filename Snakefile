@@ -20,6 +20,7 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
+include: "rules/archive.smk"
 
 
 rule all:
@@ -50,3 +51,8 @@ rule probe:
 rule largest_batch:
     input:
         [f"{folder(study)}/largest_batch.csv" for study in STUDIES],
+
+
+rule crate:
+    input:
+        [f"{folder(study)}/crate" for study in STUDIES],

@@ -22,6 +22,7 @@ from ablation.files import write_json
 from ablation.report.results import in_words
 
 METADATA, WORKFLOW = "ro-crate-metadata.json", "workflow"
+TRAINING = f"{WORKFLOW}/rules/train.smk"
 ROOT = Path(__file__).parents[3]
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 PROFILES = {
@@ -29,9 +30,11 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
+BIOSCHEMAS = {"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"}
 FORMATS = {
     ".parquet": "application/vnd.apache.parquet", ".safetensors": "application/octet-stream", ".yaml": "application/yaml",
     ".csv": "text/csv", ".md": "text/markdown", ".tex": "application/x-tex", ".json": "application/json", ".smk": "text/plain",
+    "": "text/plain",
 }  # fmt: skip
 SAID = {
     STUDY: "the study with all defaults filled in",
@@ -66,7 +69,8 @@ def write_crate(folder: Path, sums: Mapping[str, str], told: Told) -> str | None
     ``sums``: the SHA-256 of each file, by name.
     """
     made = StudyCrate(folder, sums, told)
-    write_json(folder / METADATA, made.crate.metadata.generate())
+    content = made.crate.metadata.generate()
+    write_json(folder / METADATA, {**content, "@graph": [_plain(entity) for entity in content["@graph"]]})
     return made.span[1]
 
 
@@ -95,7 +99,9 @@ class StudyCrate:
         root["name"] = f"{title} ({self.name}, {scale})"
         root["description"] = f"An ablation study of {len(self.runs)} runs: report, tables, figures, and what was trained."
         root["datePublished"] = self.span[1] or "1970-01-01"
-        root["license"] = self.told.licence
+        address = self.told.licence if self.told.licence.startswith("https://") else "#licence"
+        root["license"] = self._context(address, "CreativeWork", name=self.told.licence)
+        self.parts["README.md"]["about"] = root
         root["conformsTo"] = [self._context(profile, "CreativeWork", name=name, version=profile.rpartition("/")[2])
                               for profile, name in PROFILES.items()]  # fmt: skip
         if self.agent:
@@ -104,7 +110,7 @@ class StudyCrate:
     def _workflow(self) -> Entity:
         codes = [known["manifest"].get("code") or {} for known in self.runs.values()]
         commits = sorted({code["commit"] + ("-changed" if code.get("changed") else "") for code in codes if code.get("commit")})
-        properties = {"name": "Ablation workflow", "version": ", ".join(commits) or "not a git checkout"}
+        properties = {"name": "Ablation workflow", "version": ", ".join(commits) or "not a git checkout", "conformsTo": BIOSCHEMAS}
         return self.crate.add_workflow(
             dest_path=f"{WORKFLOW}/Snakefile", main=True, lang="snakemake", lang_version=version("snakemake"),
             properties={**properties, **self._measured(f"{WORKFLOW}/Snakefile")},
@@ -116,10 +122,10 @@ class StudyCrate:
         for name in files_of(self.folder):
             if name not in found and name != METADATA:
                 properties = {"name": SAID.get(name, name), **self._measured(name)}
-                if name.startswith(f"{WORKFLOW}/rules/"):
+                if name == TRAINING:
                     properties |= {"@type": ["File", "SoftwareSourceCode"], "version": self.workflow["version"]}
                 found[name] = self.crate.add_file(dest_path=name, properties=properties)
-        self.workflow["hasPart"] = [found[name] for name in found if name.startswith(f"{WORKFLOW}/rules/")]
+        self.workflow["hasPart"] = [part for name, part in found.items() if name.endswith(".smk")]
         for name, said in {"tables": SAID["tables"], "figures": SAID["figures"], **self._of_runs()}.items():
             within = [part for file, part in found.items() if file.startswith(f"{name}/")]
             found[name] = self.crate.add_dataset(dest_path=f"{name}/", properties={"name": said, "hasPart": []})
@@ -159,7 +165,7 @@ class StudyCrate:
         training = known["training"]
         outcome = training.get("outcome", "completed")
         given = [self.parts[f"runs/{run}/run.yaml"], *sum(self._inputs([known]).values(), [])]
-        action = self._action(f"#run-{run}", self.parts[f"{WORKFLOW}/rules/train.smk"], given, [self.parts[f"runs/{run}"]])
+        action = self._action(f"#run-{run}", self.parts[TRAINING], given, [self.parts[f"runs/{run}"]])
         action["name"] = f"Training of {run}"
         device = known["manifest"].get("device") or {}
         action["description"] = f"On {device.get('name') or known['manifest'].get('cpu') or 'a machine that is not recorded'}."
@@ -171,6 +177,7 @@ class StudyCrate:
 
     def _action(self, name: str, instrument: Entity, given: list[Entity], made: list[Entity]) -> Entity:
         action = self.crate.add_action(instrument, identifier=name, object=given, result=made)
+        self.crate.root_dataset.append_to("mentions", action)
         if self.agent:
             action["agent"] = self.agent
         return action
@@ -223,6 +230,11 @@ def _span(known: Iterable[Mapping[str, Any]]) -> tuple[str | None, str | None]:
     whens = [manifest.get("written") for manifest in manifests]
     begin = min(filter(None, [time.get("begin") or when for time, when in zip(times, whens, strict=True)]), default=None)
     return begin, max(filter(None, [time.get("end") or when for time, when in zip(times, whens, strict=True)]), default=None)
+
+
+def _plain(entity: dict[str, Any]) -> dict[str, Any]:
+    """An entity with what is a list of one as that one, as JSON-LD writes it."""
+    return {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in entity.items()}
 
 
 def _listed(value: Any) -> str:

@@ -126,8 +126,8 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, said: Said
 
 
 def _read_sums(path: Path, archive: Path) -> dict[str, str]:
-    lines = [line.partition("  ") for line in read_text(path, 64 * MIB).splitlines()]
-    if not lines or any(len(known) != 64 or not name for known, _, name in lines):
+    lines = [line.partition("  ") for line in read_text(path, 64 * MIB).rstrip("\n").split("\n")]
+    if any(len(known) != 64 or not name for known, _, name in lines):
         raise UserError(f"{archive}: {SUMS} is no list of checksums")
     return {name: known for known, _, name in lines}
 
