@@ -117,7 +117,9 @@ def test_the_same_study_gives_the_same_bytes_from_anywhere(study, archive, tmp_p
 def test_no_text_of_it_tells_where_things_were(study, archive, restored):
     assert HIDDEN in (study / "study.json").read_text() and HIDDEN in table_of(study)["reason"][0]
     files = members(archive)
-    told = {name for name, content in files.items() if Path(name).suffix in TEXTS and b"/home/" in content.replace(b"\\/", b"/")}
+    told = {
+        name for name, content in files.items() if Path(name).suffix in TEXTS and b"/home/" in content.replace(b"\\/", b"/")
+    }
     told |= {name for name in files if str(study.parents[2]) in name or b"secret data" in files[name]}
     assert told == set()
     table = table_of(restored)
@@ -201,7 +203,9 @@ def test_files_beside_the_list_and_lists_beside_the_files(tmp_path):
     assert f"does not begin with {SUMS}" in refused(tmp_path / "a.tar.gz", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"name": "../x", "study": {"scale": "demo"}}', b'{"name": "x", "study": {"scale": ".."}}'])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"name": "../x", "study": {"scale": "demo"}}', b'{"name": "x", "study": {"scale": ".."}}']
+)
 def test_a_study_with_a_name_of_its_own_is_refused(archive, tmp_path, content):
     assert "study.json: is no" in refused(packed(tmp_path / "a.tar.gz", members(archive) | {"study.json": content}), tmp_path)
 

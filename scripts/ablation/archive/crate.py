@@ -110,7 +110,11 @@ class StudyCrate:
     def _workflow(self) -> Entity:
         codes = [known["manifest"].get("code") or {} for known in self.runs.values()]
         commits = sorted({code["commit"] + ("-changed" if code.get("changed") else "") for code in codes if code.get("commit")})
-        properties = {"name": "Ablation workflow", "version": ", ".join(commits) or "not a git checkout", "conformsTo": BIOSCHEMAS}
+        properties = {
+            "name": "Ablation workflow",
+            "version": ", ".join(commits) or "not a git checkout",
+            "conformsTo": BIOSCHEMAS,
+        }
         return self.crate.add_workflow(
             dest_path=f"{WORKFLOW}/Snakefile", main=True, lang="snakemake", lang_version=version("snakemake"),
             properties={**properties, **self._measured(f"{WORKFLOW}/Snakefile")},

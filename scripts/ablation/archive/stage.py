@@ -78,7 +78,11 @@ def _changed(source: Path, private: Private) -> bytes | None:
 def _changed_table(table: pd.DataFrame, private: Private) -> bytes | None:
     found = {name: table[name].map(lambda value: private.text(value) if isinstance(value, str) else value)
              for name in texts(table)}  # fmt: skip
-    return None if all(column.equals(table[name]) for name, column in found.items()) else table.assign(**found).to_parquet(index=False)
+    return (
+        None
+        if all(column.equals(table[name]) for name, column in found.items())
+        else table.assign(**found).to_parquet(index=False)
+    )
 
 
 def _check_report(folder: Path, target: Path, names: list[str], private: Private) -> None:

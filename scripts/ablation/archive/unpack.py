@@ -54,7 +54,9 @@ def rebuilt(folder: Path) -> list[str]:
             write_report(inside / STUDY, inside, again)
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # it may be anybody's
             raise UserError(f"{inside}: its report cannot be made ({type(error).__name__}: {error})") from None
-        names = {path.relative_to(root).as_posix() for root in (inside, again) for name in REPORT for path in _below(root / name)}
+        names = {
+            path.relative_to(root).as_posix() for root in (inside, again) for name in REPORT for path in _below(root / name)
+        }
         different = sorted(name for name in names if digest(inside / name) != digest(again / name))
         if not different:
             shutil.rmtree(again)

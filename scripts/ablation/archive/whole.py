@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ablation.archive.contents import STUDY, name_and_scale
-from ablation.archive.crate import METADATA, Told, add_workflow, write_crate
+from ablation.archive.crate import Told, add_workflow, write_crate
 from ablation.archive.pack import checksums, write_checksums
 from ablation.archive.stage import staged
 from ablation.files import write_text
