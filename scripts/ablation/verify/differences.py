@@ -23,7 +23,7 @@ class Finding(NamedTuple):
 
 def compare_values(what: str, one: Any, two: Any) -> Finding:
     """Nested plain data, number by number."""
-    a, b = flat({what: one}), flat({what: two})
+    a, b = (flat(value) if isinstance(value, dict) else {what: value} for value in (one, two))
     different = [key for key in dict.fromkeys([*a, *b]) if not same(a.get(key), b.get(key))]
     if not different:
         return Finding(what)
