@@ -27,7 +27,7 @@ MANIFEST = {
 }  # fmt: skip
 RECORD = {
     "run": "A", "outcome": "completed", "device": "cpu", "steps": 3, "saved": "adapter", "time": {"load_s": 1.0},
-    "memory": {"peak_allocated_gib": 0.5}, "metrics": {"mae": 0.5}, "metrics_before": {"mae": 1.0},
+    "memory": {"peak_allocated_gib": 0.5, "peak_resident_gib": 1.0}, "metrics": {"mae": 0.5}, "metrics_before": {"mae": 1.0},
     "items": [{"item": "yard", "mae": 0.5}], "items_before": [{"item": "yard", "mae": 1.0}],
 }  # fmt: skip
 
@@ -59,7 +59,7 @@ def differences(verdict):
 
 
 def test_what_takes_another_time_is_the_same_run(first, second):
-    changed(second, "metrics.json", time={"load_s": 2.0})
+    changed(second, "metrics.json", time={"load_s": 2.0}, memory={"peak_allocated_gib": 0.5, "peak_resident_gib": 1.1})
     changed(second, "manifest.json", host="two", written="2027", code={"commit": "4567"})
     (second / "history.csv").write_text(HISTORY.replace("0.1", "0.2"))
     verdict = compare_run(first, second)
