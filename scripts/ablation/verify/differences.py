@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation.errors import UserError
+
 CLOCK = "seconds"  # the one column of a history that is another each time
 FAR = math.inf
 
@@ -99,5 +101,7 @@ def _number(value: Any) -> float | None:
 
 def _history(path: Path) -> list[dict[str, str]]:
     """Numbers as they are printed, which is exact."""
+    if not path.is_file():
+        raise UserError(f"{path}: is gone, so there is nothing to compare")
     with path.open(newline="") as file:
         return [{name: text for name, text in row.items() if name != CLOCK} for row in csv.DictReader(file)]
