@@ -21,6 +21,7 @@ include: "rules/evaluate.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
 include: "rules/archive.smk"
+include: "rules/reproduce.smk"
 
 
 rule all:

@@ -19,8 +19,8 @@ A finished ablation study: `report.html` is its report, `runs.parquet` its runs,
 
     sha256sum -c SHA256SUMS
 
-tells whether all is as it was. In a checkout of the workflow (`workflow/` has its rules and pinned packages, `manifest.json` of a
-run its commit),
+tells whether all is as it was. In a checkout of the workflow (`workflow/` has its rules and pinned packages, each run's
+`manifest.json` its commit),
 
     make restore ARCHIVE={name}-{scale}.tar.gz
 
