@@ -232,7 +232,7 @@ def test_a_study_that_is_none_has_no_report(archive, tmp_path, wrong):
     changed = packed(tmp_path / "a.tar.gz", files)
     with (
         unpacked(changed, tmp_path) as folder,
-        pytest.raises(UserError, match="strategies: is missing|its report cannot be made"),
+        pytest.raises(UserError, match=r"strategies: is missing|its report cannot be made"),
     ):
         rebuilt(folder)
 
