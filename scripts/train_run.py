@@ -30,7 +30,6 @@ from ablation.training.fingerprint import state_fingerprint
 from ablation.training.launcher import OOM, start
 from ablation.training.processes import as_one_of_several, place, started
 from ablation.training.result import Result
-from ablation.yamlfile import dump_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +167,7 @@ def main() -> None:
                 with lease_gpus(run.axes["gpus"]) as gpus:
                     logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
                     journaled(Journal(args.folder), fingerprint, gpus, lambda: work(run, args, result))
-            result.publish(dump_yaml(run.training_view))
+            result.publish(run.training_view)
     except leave.Left as left:
         depart(str(left))
 

@@ -100,7 +100,7 @@ def test_out_of_memory_is_a_result_whatever_the_phase(job, kept):
         folder = job[1].folder
         result = Result(folder, "mine", "this code")
         result.keep(record, record.pop("manifest"))
-        result.publish("")
+        result.publish({})
         assert record["outcome"] == "oom" and (record["oom"]["phase"], record["oom"]["step"]) == (phase, step)
         full, memory = record["oom"], record["memory"]
         assert full["budget_gib"] == memory["budget_gib"] == pytest.approx(budget)

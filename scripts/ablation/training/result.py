@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ablation.attempts import Journal
 from ablation.files import write_json, write_text
+from ablation.formats import KEY, SCHEMA
+from ablation.yamlfile import dump_yaml
 
-SCHEMA = 3
 NOT_KEPT = "oom"  # an outcome that may be another on another day: a card may have been shared
 
 
@@ -42,15 +44,15 @@ class Result:
             return False
         return "saved" not in found or (self.folder / found["saved"]).exists()
 
-    def publish(self, run: str) -> None:
-        """Put the run's files where the workflow looks for them; its checkpoints go. ``run``: the text of run.yaml."""
+    def publish(self, run: Mapping[str, Any]) -> None:
+        """Put the run's files where the workflow looks for them; its checkpoints go. ``run``: what run.yaml says."""
         content = json.loads(self.path.read_text())
         training, attempts = content["training"], Journal(self.folder).summary(self.belongs["fingerprint"])
         trained = "steps" in training
-        write_text(self.folder / "run.yaml", run)
+        write_text(self.folder / "run.yaml", dump_yaml({KEY: SCHEMA, **run}))
         write_text(self.folder / "history.csv", (self.folder / "state/history.csv").read_text() if trained else "")
         write_json(self.folder / "manifest.json", content["manifest"])
-        write_json(self.folder / "training.json", {"schema": SCHEMA, **training, "attempts": attempts})
+        write_json(self.folder / "training.json", {KEY: SCHEMA, **training, "attempts": attempts})
         if training["outcome"] != NOT_KEPT:
             for checkpoint in (self.folder / "state").glob("step-*"):
                 shutil.rmtree(checkpoint)
