@@ -8,7 +8,10 @@ min_version("9.27")
 signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 
-configfile: "config/config.yaml"
+include: "rules/place.smk"
+
+
+configfile: own_or_shipped(Path("config/config.yaml"))
 
 
 include: "rules/common.smk"
@@ -28,6 +31,7 @@ rule all:
     input:
         [f"{folder(study)}/report.html" for study in STUDIES],
         "results/index.html",
+    localrule: True
 
 
 rule plan:
@@ -35,19 +39,23 @@ rule plan:
         [recommended_file(study) for study in STUDIES],
         [f"{folder(study)}/plan.csv" for study in STUDIES],
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
+    localrule: True
 
 
 # `make claims` prints them all in one table.
 rule claims:
     input:
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
+    localrule: True
 
 
 rule probe:
     input:
         [f"{folder(study)}/probe.csv" for study in STUDIES],
+    localrule: True
 
 
 rule largest_batch:
     input:
         [f"{folder(study)}/largest_batch.csv" for study in STUDIES],
+    localrule: True

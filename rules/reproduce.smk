@@ -24,4 +24,5 @@ rule verify:
     message:
         "hold what was trained again against the first time"
     shell:
-        "python scripts/verify_run.py --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q}"
+        program("verify_run.py")
+        + " --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q}"
