@@ -59,13 +59,13 @@ fault-matrix: install  ## cause every fault of docs/faults.md again, here and on
 lint: install  ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile rules
 	$(SNAKEMAKE) --lint
 
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile rules
+	$(BIN)/snakefmt Snakefile workflow/Snakefile rules
 
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py

@@ -7,6 +7,7 @@ from pathlib import Path
 from ablation.cli import first_on_path
 from ablation.canonical import canonical
 from ablation.errors import UserError
+from ablation.gpus import visible_gpus
 from ablation.parsed import parse_studies
 from ablation.resolved import fingerprint_of, save_study
 from ablation.shipped import bring, config_files
@@ -14,6 +15,10 @@ from ablation.verify.choice import chosen, device_of
 
 # `python` is this interpreter, also when it was called by its path; SLURM's sbatch and sacct outlast an absence of its daemons.
 first_on_path(ROOT / "profiles/slurm/bin", Path(sys.executable).parent)
+# On this machine, as many GPU jobs at a time as there are GPUs; without any, cores are the limit.
+if workflow.is_main_process and workflow.resource_settings.nodes is None:
+    if "gpu" not in workflow.global_resources and visible_gpus():
+        workflow.register_resource("gpu", len(visible_gpus()))
 try:
     PARSED = parse_studies(config, Path("config"))
 except UserError as error:

@@ -53,5 +53,5 @@ from ablation.shipped import own_or_shipped
 
 def program(name):
     """The beginning of a shell command: one of the workflow's programs, from the working directory."""
-    path = os.path.relpath(ROOT / "scripts" / name)
-    return "python " + shlex.quote(path).replace("{", "{{").replace("}", "}}")
+    path = shlex.quote(os.path.relpath(ROOT / "scripts" / name))
+    return f"python {path}".replace("{", "{{").replace("}", "}}")
