@@ -21,14 +21,16 @@ TORCH ?= $$($(PIP_INSTALL) --dry-run --requirement requirements-cpu.txt > /dev/n
 $(VENV)/installed: requirements.txt requirements-cpu.txt requirements-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --requirement requirements.txt --requirement requirements-$(TORCH).txt
+	@torch=$(TORCH) && echo "installing requirements.txt and requirements-$$torch.txt" && \
+		$(PIP_INSTALL) --requirement requirements.txt --requirement requirements-$$torch.txt
 	@$(PIP) check
 	@touch $@
 
 install: $(VENV)/installed  ## the virtual environment .venv; TORCH=cuda or cpu says which PyTorch, WHEELHOUSE=folder needs no network
 
 wheelhouse: install  ## all packages into the folder wheelhouse, for make install WHEELHOUSE=... on a machine like this one without a network
-	$(PIP) download --no-deps --require-hashes --dest wheelhouse --requirement requirements.txt --requirement requirements-$(TORCH).txt
+	@torch=$(TORCH) && echo "fetching requirements.txt and requirements-$$torch.txt into wheelhouse" && \
+		$(PIP) download --no-deps --require-hashes --dest wheelhouse --requirement requirements.txt --requirement requirements-$$torch.txt
 
 pins: install  ## requirements*.txt and envs/ablation.yaml again, from requirements.in
 	$(BIN)/python scripts/write_requirements.py
