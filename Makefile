@@ -14,7 +14,7 @@ help:  ## this list
 
 # Where packages come from: what pip is set up for, or a folder that `make wheelhouse` filled, without a network.
 PIP = $(BIN)/pip --quiet --disable-pip-version-check
-PIP_INSTALL = $(PIP) install --no-deps --require-hashes $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
+PIP_INSTALL = $(PIP) install --no-deps --require-hashes --use-pep517 $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
 # PyTorch's build, cpu or cuda: the one for the CPU where pip finds it.
 TORCH ?= $$($(PIP_INSTALL) --dry-run --requirement requirements-cpu.txt > /dev/null 2>&1 && echo cpu || echo cuda)
 

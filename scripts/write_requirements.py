@@ -25,7 +25,7 @@ PYTHON, PLATFORM = "3.11", "x86_64-unknown-linux-gnu"
 GENERATED = "# Written by `make pins` from requirements.in.\n"
 OF_PYTORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 CONDA_HEAD = """\
-# One environment for all rules, as all scripts share one library. Python is conda's, the packages are PyPI's: the very files that
+# One environment for all rules, as all scripts share one library. Python is conda's, the packages are PyPI's: the files that
 # the virtual environment and the container have, as conda-forge does not have them all. They stand here in full, because
 # Snakemake copies this file elsewhere before conda reads it, and makes the environment anew when its text changes.
 channels: [conda-forge]

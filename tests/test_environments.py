@@ -1,4 +1,4 @@
-"""Every way of installing has the same packages, pinned with hashes; these are installed here, and what is imported is pinned."""
+"""Every way of installing has the same packages, pinned with hashes; these are installed here, what is imported is pinned."""
 
 import ast
 import os
