@@ -6,8 +6,8 @@ SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheelhouse pins demo demo-all claims watch test test-slurm test-page fault-matrix lint format schemas vram-table gpu-records \
-	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
+.PHONY: help install wheelhouse pins demo demo-all claims watch test test-slurm test-page test-install fault-matrix lint format \
+	schemas vram-table gpu-records pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ test-slurm: install  ## the demo on a real SLURM that the tests boot on this mac
 
 test-page: install  ## the report in a real browser, and its LaTeX compiled (Debian, root)
 	$(BIN)/python -m pytest -m page
+
+test-install: install  ## a folder of wheels installed where there is no network (root)
+	$(BIN)/python -m pytest -m install
 
 fault-matrix: install  ## cause every fault of docs/faults.md again, here and on a SLURM (Debian, root), and write that page (half an hour)
 	@mkdir -p results

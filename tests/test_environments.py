@@ -115,7 +115,7 @@ def test_every_import_is_asked_for():
     assert imported <= set(pins_of("requirements.in"))
 
 
-@pytest.mark.long
+@pytest.mark.install
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="taking the network away needs root")
 def test_a_folder_of_wheels_is_enough_without_a_network(tmp_path):
     """In a network namespace without an interface, and with nothing of pip's own settings."""
