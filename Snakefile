@@ -14,6 +14,10 @@ include: "rules/place.smk"
 configfile: own_or_shipped(Path("config/config.yaml"))
 
 
+# Only looked for with --software-deployment-method apptainer; made by `apptainer build ablation.sif apptainer.def`.
+container: "ablation.sif"
+
+
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/plan.smk"
