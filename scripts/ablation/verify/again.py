@@ -13,6 +13,7 @@ TOLERANCE = {"losses": 0.02, "metrics": 0.05, "items": 0.2, "record": 0.02, "mem
 PLATFORM = ("python", "packages", "libc", "cpu", "cpu_capability", "deterministic", "device")  # of a manifest
 AROUND = ("system", "code")  # told as well, and excuse nothing
 TIMED = ("schema", "time", "attempts", "device", "outcome")  # of metrics.json: another each time, or compared elsewhere
+OF_ITS_MACHINE = ("peak_resident_gib", "energy_j")  # of the memory's record: as system and card count
 PARTS = {"metrics": ("metrics", "metrics_before"), "items": ("items", "items_before"), "memory": ("memory",)}
 
 
@@ -36,7 +37,7 @@ def compare_run(first: Path, second: Path) -> Verdict:
         compare_values("outcome", *(record.get("outcome") for record in records)),
         compare_histories("losses", first / "history.csv", second / "history.csv"),
         compare_files("trained weights", *map(_trained, (was, now), (first, second), records), apart=None),
-        *(compare_values(what, *({name: one.get(name) for name in names} for one in records)) for what, names in PARTS.items()),
+        *(compare_values(what, *(_part(record, names) for record in records)) for what, names in PARTS.items()),
         compare_values("record", *map(_rest, records)),
     ]
     platform = _unlike(was, now, PLATFORM)
@@ -75,6 +76,14 @@ def _trained(manifest: Mapping[str, Any], folder: Path, record: Mapping[str, Any
     """Hashes of what was trained; as the manifest says, so that the files themselves may be gone."""
     files = manifest["files"] if "files" in manifest else files_in(folder, record.get("saved"))
     return {name: known for name, known in files.items() if name != "history.csv"}
+
+
+def _part(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Some of a record, less what its machine decides."""
+    return {
+        name: {key: inner for key, inner in value.items() if key not in OF_ITS_MACHINE} if isinstance(value, dict) else value
+        for name, value in ((name, record.get(name)) for name in names)
+    }
 
 
 def _rest(record: Mapping[str, Any]) -> dict[str, Any]:

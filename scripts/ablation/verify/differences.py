@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation.errors import UserError
 from ablation.formats import KEY
 
 ANOTHER = ("seconds", KEY)  # columns of a history: the one is another each time, the other another with each version
@@ -25,7 +26,7 @@ class Finding(NamedTuple):
 
 def compare_values(what: str, one: Any, two: Any) -> Finding:
     """Nested plain data, number by number."""
-    a, b = flat({what: one}), flat({what: two})
+    a, b = (flat(value) if isinstance(value, dict) else {what: value} for value in (one, two))
     different = [key for key in dict.fromkeys([*a, *b]) if not same(a.get(key), b.get(key))]
     if not different:
         return Finding(what)
@@ -101,5 +102,7 @@ def _number(value: Any) -> float | None:
 
 def _history(path: Path) -> list[dict[str, str]]:
     """Numbers as they are printed, which is exact."""
+    if not path.is_file():
+        raise UserError(f"{path}: is gone, so there is nothing to compare")
     with path.open(newline="") as file:
         return [{name: text for name, text in row.items() if name not in ANOTHER} for row in csv.DictReader(file)]
