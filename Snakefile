@@ -28,6 +28,7 @@ include: "rules/evaluate.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
 include: "rules/reproduce.smk"
+include: "rules/archive.smk"
 
 
 rule all:
@@ -62,4 +63,10 @@ rule probe:
 rule largest_batch:
     input:
         [f"{folder(study)}/largest_batch.csv" for study in STUDIES],
+    localrule: True
+
+
+rule crate:
+    input:
+        [f"{folder(study)}/crate" for study in STUDIES],
     localrule: True
