@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from ablation import formats
 from ablation.curve import read_curve
 from ablation.errors import UserError
 
 NOT_RUN = {"oom": "oom (predicted)", "invalid": "invalid"}  # outcome of runs that were not submitted, by verdict
 NESTED = ("items", "items_before", "notes", "attempts")  # kept as JSON
-ORIGIN = ("host", "cpu", "python", "written", "slurm_job")
+ORIGIN = ("host", "cpu", "cpu_capability", "python", "written", "slurm_job", "times", "energy_j")
 PACKAGES = ("torch", "peft", "accelerate")
 
 
@@ -24,17 +25,13 @@ def collect(plan: Path, runs: Path, submitted: Collection[str]) -> pd.DataFrame:
     and ``items_before``; the history is in lists, ``curve.*``; on what it ran in ``origin.*``. Runs whose verdict is not among
     ``submitted`` keep it as outcome, whatever lies in their folder from another time.
     """
-    try:
-        table = pd.read_csv(plan, dtype={"run": str, "strategy": str})
-    except (OSError, ValueError) as error:
-        raise UserError(f"{plan}: is no plan ({error})") from None
-    if not {"run", "verdict"} <= set(table):
-        raise UserError(f"{plan}: is no plan (it has no columns run and verdict)")
+    table = read_plan(plan)
     rows = [
-        _result(runs / run) if verdict in submitted else {"outcome": NOT_RUN[verdict]}
+        result_of(runs / run) if verdict in submitted else {"outcome": NOT_RUN[verdict]}
         for run, verdict in zip(table["run"], table["verdict"], strict=True)
     ]
-    return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+    found = pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+    return found.drop(columns=formats.KEY, errors="ignore").assign(**{formats.KEY: formats.SCHEMA})
 
 
 def flat_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -42,11 +39,25 @@ def flat_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if name in NESTED or name.startswith("curve.")])
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def read_plan(path: Path) -> pd.DataFrame:
+    """A row a run, as it was planned. Raises :class:`UserError` for a file that is none."""
+    try:
+        table = pd.read_csv(path, dtype={"run": str, "strategy": str})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is no plan ({error})") from None
+    if not {"run", "verdict"} <= set(table):
+        raise UserError(f"{path}: is no plan (it has no columns run and verdict)")
+    formats.check(path, table.get(formats.KEY, pd.Series([0])).max())
+    return table
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """What a run left in its folder, by column of the table."""
     path = folder / "metrics.json"
     if not path.is_file():
         return {"outcome": "not run"}
     content = json.loads(path.read_text())
+    formats.check(path, content.get(formats.KEY))
     row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss")}
     row.update(_origin(folder / "manifest.json"))
     row["diagnosis"] = "; ".join(d["name"] for d in content.get("diagnoses", []))
