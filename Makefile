@@ -7,19 +7,35 @@ STUDY ?= vggt-eth3d
 SCALE ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all claims watch archive restore test test-slurm test-page test-crate fault-matrix lint format schemas vram-table gpu-records \
+.PHONY: help install wheelhouse pins demo demo-all claims watch archive restore test test-slurm test-page test-install test-crate \
+	fault-matrix lint format schemas vram-table gpu-records \
 	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-$(VENV)/installed: requirements.txt
+# Where packages come from: what pip is set up for, or a folder that `make wheelhouse` filled, without a network.
+PIP = $(BIN)/pip --quiet --disable-pip-version-check
+PIP_INSTALL = $(PIP) install --no-deps --require-hashes --use-pep517 $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
+# PyTorch's build, cpu or cuda: the one for the CPU where pip finds it.
+TORCH ?= $$($(PIP_INSTALL) --dry-run --requirement requirements-cpu.txt > /dev/null 2>&1 && echo cpu || echo cuda)
+
+$(VENV)/installed: requirements.txt requirements-cpu.txt requirements-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@torch=$(TORCH) && echo "installing requirements.txt and requirements-$$torch.txt" && \
+		$(PIP_INSTALL) --requirement requirements.txt --requirement requirements-$$torch.txt
+	@$(PIP) check
 	@touch $@
 
-install: $(VENV)/installed  ## the virtual environment .venv, from requirements.txt
+install: $(VENV)/installed  ## the virtual environment .venv; TORCH=cuda or cpu says which PyTorch, WHEELHOUSE=folder needs no network
+
+wheelhouse: install  ## all packages into the folder wheelhouse, for make install WHEELHOUSE=... on a machine like this one without a network
+	@torch=$(TORCH) && echo "fetching requirements.txt and requirements-$$torch.txt into wheelhouse" && \
+		$(PIP) download --no-deps --require-hashes --dest wheelhouse --requirement requirements.txt --requirement requirements-$$torch.txt
+
+pins: install  ## requirements*.txt and envs/ablation.yaml again, from requirements.in
+	$(BIN)/python scripts/write_requirements.py
 
 demo: install  ## the demo study: real photographs to report, about 4 minutes on 2 CPU cores
 	@$(SNAKEMAKE) --profile local --config studies=$(STUDY) scale=demo
@@ -57,6 +73,9 @@ test-slurm: install  ## the demo on a real SLURM that the tests boot on this mac
 test-page: install  ## the report in a real browser, and its LaTeX compiled (Debian, root)
 	$(BIN)/python -m pytest -m page
 
+test-install: install  ## a folder of wheels installed where there is no network (root)
+	$(BIN)/python -m pytest -m install
+
 test-crate: install  ## the RO-Crate against its profiles, by roc-validator in an environment of its own
 	$(BIN)/python -m pytest -m crate
 
@@ -69,13 +88,13 @@ fault-matrix: install  ## cause every fault of docs/faults.md again, here and on
 lint: install  ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile rules
 	$(SNAKEMAKE) --lint
 
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile rules
+	$(BIN)/snakefmt Snakefile workflow/Snakefile rules
 
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py

@@ -8,7 +8,14 @@ min_version("9.27")
 signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 
-configfile: "config/config.yaml"
+include: "rules/place.smk"
+
+
+configfile: own_or_shipped(Path("config/config.yaml"))
+
+
+# Only looked for with --software-deployment-method apptainer; made by `apptainer build ablation.sif apptainer.def`.
+container: "ablation.sif"
 
 
 include: "rules/common.smk"
@@ -20,8 +27,8 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
-include: "rules/archive.smk"
 include: "rules/reproduce.smk"
+include: "rules/archive.smk"
 
 
 rule all:
@@ -29,6 +36,7 @@ rule all:
     input:
         [f"{folder(study)}/report.html" for study in STUDIES],
         "results/index.html",
+    localrule: True
 
 
 rule plan:
@@ -36,24 +44,29 @@ rule plan:
         [recommended_file(study) for study in STUDIES],
         [f"{folder(study)}/plan.csv" for study in STUDIES],
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
+    localrule: True
 
 
 # `make claims` prints them all in one table.
 rule claims:
     input:
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
+    localrule: True
 
 
 rule probe:
     input:
         [f"{folder(study)}/probe.csv" for study in STUDIES],
+    localrule: True
 
 
 rule largest_batch:
     input:
         [f"{folder(study)}/largest_batch.csv" for study in STUDIES],
+    localrule: True
 
 
 rule crate:
     input:
         [f"{folder(study)}/crate" for study in STUDIES],
+    localrule: True

@@ -1,10 +1,6 @@
 # A finished study to give away. `make archive` packs the same into one file, and starts no run for it.
 
 
-localrules:
-    write_crate,
-
-
 rule write_crate:
     input:
         "results/{scale}/{study}/report.html",
@@ -12,6 +8,7 @@ rule write_crate:
         directory("results/{scale}/{study}/crate"),
     log:
         "results/{scale}/{study}/logs/crate.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -20,4 +17,5 @@ rule write_crate:
     message:
         "{wildcards.study} as an RO-Crate"
     shell:
-        "python scripts/write_crate.py --folder {params.folder:q} --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        program("write_crate.py")
+        + " --folder {params.folder:q} --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

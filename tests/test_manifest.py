@@ -156,10 +156,10 @@ def test_the_card_beside_an_adapter_may_change(tmp_path):
     assert set(files_in(tmp_path, None)) == {"history.csv"}
 
 
-@pytest.mark.parametrize("content", [{"schema": 99}, {"schema": "2"}, {}, []])
+@pytest.mark.parametrize("content", [{"schema": "2"}, {}, []])
 def test_what_is_no_manifest_is_named(tmp_path, content):
     write_json(tmp_path / "manifest.json", content)
-    with pytest.raises(UserError, match="is no manifest that this version reads"):
+    with pytest.raises(UserError, match="is no manifest"):
         read_manifest(tmp_path / "manifest.json")
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as a manifest"):

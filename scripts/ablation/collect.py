@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablation import formats
 from ablation.curve import read_curve
 from ablation.errors import UserError
 
@@ -29,7 +30,8 @@ def collect(plan: Path, runs: Path, submitted: Collection[str]) -> pd.DataFrame:
         result_of(runs / run) if verdict in submitted else {"outcome": NOT_RUN[verdict]}
         for run, verdict in zip(table["run"], table["verdict"], strict=True)
     ]
-    return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+    found = pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+    return found.drop(columns=formats.KEY, errors="ignore").assign(**{formats.KEY: formats.SCHEMA})
 
 
 def flat_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -45,6 +47,7 @@ def read_plan(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: is no plan ({error})") from None
     if not {"run", "verdict"} <= set(table):
         raise UserError(f"{path}: is no plan (it has no columns run and verdict)")
+    formats.check(path, table.get(formats.KEY, pd.Series([0])).max())
     return table
 
 
@@ -54,6 +57,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"outcome": "not run"}
     content = json.loads(path.read_text())
+    formats.check(path, content.get(formats.KEY))
     row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss")}
     row.update(_origin(folder / "manifest.json"))
     row["diagnosis"] = "; ".join(d["name"] for d in content.get("diagnoses", []))

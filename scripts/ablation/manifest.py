@@ -1,7 +1,7 @@
 """``manifest.json`` of a run: where its numbers come from. No secrets, no user's paths: those are in ``run.yaml`` alone.
 
 ============== =====================================================================================================
-schema         2; 1 (until November 2026) had only ``written`` to ``slurm_job``, of these
+schema         see :mod:`ablation.formats`; 1 had only ``written`` to ``slurm_job``, of these
 run, study     names
 settings       all that was decided for the run: ``axes``, ``strategy``, ``settings`` (evaluation and compute too). A path
                outside the project is ``<outside>``
@@ -35,11 +35,11 @@ from typing import Any
 from ablation.canonical import short_hash
 from ablation.errors import UserError
 from ablation.files import digest
+from ablation.formats import KEY, SCHEMA, check
 from ablation.seal import FILE as SEAL
 from ablation.seal import files_of
 from ablation.sweep import Run
 
-SCHEMA = 2
 OUTSIDE = "<outside>"
 CARD = "README.md"  # of an adapter: written about it, later too
 A_PLACE = re.compile(r"(?:^|[^\w.*+-])[/~\\]|(?:^|/)\.\.(?:/|$)|^\w:\\")
@@ -65,7 +65,7 @@ def manifest_of(
     ]
     energies, spans = [one["energy_j"] for one in told], [one for one in attempts if one["end"] is not None]
     return {
-        "schema": SCHEMA,
+        KEY: SCHEMA,
         "run": run.id,
         "study": run.study,
         "settings": settings_of(run),
@@ -84,8 +84,8 @@ def manifest_of(
 
 
 def settings_hash(view: Mapping[str, Any]) -> str:
-    """The hash of what ``run.yaml`` holds."""
-    return short_hash(view, 64)
+    """The hash of what ``run.yaml`` holds, but for its version."""
+    return short_hash({name: value for name, value in view.items() if name != KEY}, 64)
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -127,8 +127,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a manifest ({error})") from None
-    if not isinstance(content, dict) or content.get("schema") not in range(1, SCHEMA + 1):
-        raise UserError(f"{path}: is no manifest that this version reads (schema 1 to {SCHEMA})")
+    if not isinstance(content, dict) or not isinstance(content.get(KEY), int):
+        raise UserError(f"{path}: is no manifest")
+    check(path, content[KEY])
     return content
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ablation import formats
 from ablation.canonical import short_hash
 from ablation.errors import UserError
 from ablation.explain import explain
@@ -19,7 +20,7 @@ from ablation.yamlfile import load_yaml
 
 def save_study(path: Path, name: str, study: Study) -> None:
     """Write the study with all defaults and overrides filled in."""
-    write_json(path, {"name": name, "study": study.model_dump(mode="json")})
+    write_json(path, {formats.KEY: formats.SCHEMA, "name": name, "study": study.model_dump(mode="json")})
 
 
 def load_study(path: Path) -> tuple[str, Study]:
@@ -31,6 +32,7 @@ def load_study(path: Path) -> tuple[str, Study]:
     name, study = (content.get(key) if isinstance(content, dict) else None for key in ("name", "study"))
     if not isinstance(name, str) or not re.fullmatch(NAME, name) or not isinstance(study, dict):
         raise UserError(f"{path}: is no resolved study (it has no name and study)")
+    formats.check(path, content.get(formats.KEY))
     system = study.get("system")
     if not isinstance(system, str) or system not in SYSTEMS:
         raise UserError(f"{path}: system = {system!r}: no such system\n  known: {', '.join(SYSTEMS)}")
@@ -53,7 +55,9 @@ def load_run(study: Path | None, run: str, fingerprint: str | None = None) -> Ru
     ``fingerprint`` (of its training view) guards against a study that was changed while the job waited in a queue.
     """
     if study is None:
-        return Run.from_view(load_yaml(Path(run)))
+        view = load_yaml(Path(run))
+        formats.check(Path(run), view.get(formats.KEY))
+        return Run.from_view(view)
     found = next((candidate for candidate in runs_of(study) if candidate.id == run), None)
     if found is None or (fingerprint is not None and fingerprint_of(found) != fingerprint):
         raise UserError(f"{study}: the study changed while this job was waiting; its run {run} is no longer the one asked for")

@@ -7,11 +7,11 @@ from typing import Any
 
 from ablation.attempts import Journal
 from ablation.files import write_json, write_text
+from ablation.formats import KEY, SCHEMA
 from ablation.manifest import files_in, manifest_of
 from ablation.sweep import Run
 from ablation.yamlfile import dump_yaml
 
-SCHEMA = 3  # of training.json and metrics.json
 NOT_KEPT = "oom"  # an outcome that may be another on another day: a card may have been shared
 
 
@@ -50,12 +50,12 @@ class Result:
         content, journal = json.loads(self.path.read_text()), Journal(self.folder)
         training, fingerprint = content["training"], self.belongs["fingerprint"]
         trained = "steps" in training
-        write_text(self.folder / "run.yaml", dump_yaml(run.training_view))
+        write_text(self.folder / "run.yaml", dump_yaml({KEY: SCHEMA, **run.training_view}))
         write_text(self.folder / "history.csv", (self.folder / "state/history.csv").read_text() if trained else "")
         files = files_in(self.folder, training.get("saved"))
         manifest = manifest_of(run, content["surroundings"], inputs, journal.attempts(fingerprint), files)
         write_json(self.folder / "manifest.json", manifest)
-        write_json(self.folder / "training.json", {"schema": SCHEMA, **training, "attempts": journal.summary(fingerprint)})
+        write_json(self.folder / "training.json", {KEY: SCHEMA, **training, "attempts": journal.summary(fingerprint)})
         if training["outcome"] != NOT_KEPT:
             for checkpoint in (self.folder / "state").glob("step-*"):
                 shutil.rmtree(checkpoint)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablation.errors import UserError
+from ablation.formats import KEY
 
-CLOCK = "seconds"  # the one column of a history that is another each time
+ANOTHER = ("seconds", KEY)  # columns of a history: the one is another each time, the other another with each version
 FAR = math.inf
 
 
@@ -104,4 +105,4 @@ def _history(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise UserError(f"{path}: is gone, so there is nothing to compare")
     with path.open(newline="") as file:
-        return [{name: text for name, text in row.items() if name != CLOCK} for row in csv.DictReader(file)]
+        return [{name: text for name, text in row.items() if name not in ANOTHER} for row in csv.DictReader(file)]

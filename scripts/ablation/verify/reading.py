@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.errors import UserError
+from ablation.formats import KEY
 from ablation.outside import MIB, read_json
 from ablation.yamlfile import load_yaml
 
@@ -24,5 +25,6 @@ def read_settings(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     view = load_yaml(folder / "run.yaml")
     if not isinstance(view, dict):
         raise UserError(f"{folder / 'run.yaml'}: are no settings of a run")
+    view.pop(KEY, None)
     judged = manifest.get("settings", {}).get("settings", {}).get("evaluation")
     return view if judged is None else {**view, "evaluation": judged}
