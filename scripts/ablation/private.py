@@ -1,5 +1,6 @@
 """What leaves this machine says nothing of how its folders are called: paths outside the project are replaced in all texts."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ class Private:
             while (stand_in := f"{STAND_IN}{'' if number == 1 else f'-{number}'}/{name}") in self.stand_ins.values():
                 number += 1
             self.stand_ins[path] = stand_in
-        known = self.stand_ins | {str(Path.cwd()): ".", str(Path.home()): "~"}
+        known = self.stand_ins | {str(Path.cwd()): ".", os.environ.get("HOME", ""): "~"}
         longest_first = sorted((path for path in known if len(PurePosixPath(path).parts) > 1), key=len, reverse=True)
         self._known = known
         either = "|".join(map(re.escape, longest_first)) or "(?!)"
