@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
+SITE ?= site
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all claims watch test test-slurm test-page fault-matrix lint format schemas vram-table gpu-records \
+.PHONY: help install demo demo-all claims watch test test-slurm test-page fault-matrix lint format schemas docs vram-table gpu-records \
 	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
@@ -69,6 +70,11 @@ format: install  ## format the code
 
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py
+
+docs: install  ## the documentation as a site, in site/, with its links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(SITE)
+	@cp docs/example/tables/*.md $(SITE)/example/tables/
+	@echo "site: $(SITE)/index.html"
 
 vram-table: install  ## docs/vram-records.md, from benchmarks/records
 	$(BIN)/python scripts/write_vram_table.py
