@@ -8,6 +8,7 @@ from ablation.cli import add_job_arguments, call
 from ablation.device import choose_device
 from ablation.errors import UserError
 from ablation.files import write_json
+from ablation.formats import KEY, SCHEMA
 from ablation.gpus import lease_gpus
 from ablation.resolved import runs_of
 
@@ -36,7 +37,7 @@ def main() -> None:
         found = evaluate(
             load_system(run.settings), run.axes["precision"], dict(args.weights), None, args.data, pictures, device
         )
-    write_json(args.output, {"schema": 1, "precision": run.axes["precision"], **found})
+    write_json(args.output, {KEY: SCHEMA, "precision": run.axes["precision"], **found})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ablation.cli import call
 from ablation.files import write_json
 from ablation.hardware import Card, load_card
-from ablation.provenance import manifest
+from ablation.provenance import surroundings
 from ablation.settings import Scale
 from ablation.study import Study, load_study
 from ablation.sweep import Run
@@ -36,7 +36,7 @@ from ablation.vram.suite import ACCUMULATION, DEMO, FULL, Setting, own_card, pre
 ROOT = Path(__file__).parent.parent
 SECONDS = 9 * 60
 NO_GPU = 1
-KEPT = ("written", "code", "python", "packages", "system", "device")  # of the manifest
+KEPT = ("written", "code", "python", "packages", "system", "device")  # of what it says
 
 
 class Suite:
@@ -137,7 +137,7 @@ def show(found: Case) -> str:
 
 def record(device: torch.device, gpu: str, cases: Sequence[Case], untried: int) -> dict[str, Any]:
     """The record of ``cases``, with the machine and the versions that they are from."""
-    where = manifest("cuda:0" if device.type == "cuda" else "cpu")
+    where = surroundings("cuda:0" if device.type == "cuda" else "cpu")
     return {
         "gpu": gpu,
         "source": "scripts/gpu_records.py",

@@ -8,13 +8,12 @@ from ablation.cli import call
 from ablation.device import choose_device
 from ablation.errors import UserError
 from ablation.files import write_json
+from ablation.formats import KEY, SCHEMA
 from ablation.gpus import lease_gpus
 from ablation.hardware import load_card
 from ablation.probe.cell import STEPS, at_batch
 from ablation.resolved import fingerprint_of, load_run
 from ablation.sweep import Run
-
-SCHEMA = 1
 
 
 def run_cell(run: Run, args: argparse.Namespace) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def run_cell(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     hardware = run.settings.hardware
     budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
     found = measure(run, load_system(run.settings), device, args.steps, budget)
-    return {"schema": SCHEMA, "axes": run.cell, "steps": args.steps, "device": {"type": device.type, "name": name}, **found}
+    return {KEY: SCHEMA, "axes": run.cell, "steps": args.steps, "device": {"type": device.type, "name": name}, **found}
 
 
 def main() -> None:

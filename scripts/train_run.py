@@ -23,6 +23,8 @@ from ablation.errors import UserError
 from ablation.files import NO_SPACE
 from ablation.gpus import lease_gpus
 from ablation.hardware import load_card
+from ablation.manifest import inputs_of
+from ablation.nvml import energy_of
 from ablation.provenance import code_hash
 from ablation.resolved import load_run
 from ablation.sweep import Run
@@ -30,7 +32,6 @@ from ablation.training.fingerprint import state_fingerprint
 from ablation.training.launcher import OOM, start
 from ablation.training.processes import as_one_of_several, place, started
 from ablation.training.result import Result
-from ablation.yamlfile import dump_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +42,10 @@ REQUEUE_SECONDS = 120.0  # in which SLURM ends a job that asked to be queued aga
 
 
 def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
-    """Train ``run`` in ``args.folder``; returns the content of ``training.json``, and the ``manifest``."""
+    """Train ``run`` in ``args.folder``; returns the content of ``training.json``, and the ``surroundings``."""
     import torch
 
-    from ablation.provenance import manifest
+    from ablation.provenance import surroundings
     from ablation.training.randomness import make_deterministic
     from ablation.vram.budget import hold_to_card
     from ablation.vram.measure import make_meter
@@ -58,8 +59,8 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     hardware = run.settings.hardware
     budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
     logging.info("budget: %s", budget)
-    on = manifest(str(device))
-    return {"run": run.id, "device": device.type, "manifest": on, **attempt(run, args, device, make_meter(device, budget))}
+    on = surroundings(str(device))
+    return {"run": run.id, "device": device.type, "surroundings": on, **attempt(run, args, device, make_meter(device, budget))}
 
 
 def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter") -> dict[str, Any]:
@@ -100,8 +101,8 @@ def train_here(run: Run, args: argparse.Namespace, result: Result) -> None:
     if found["outcome"] == "preempted":
         return
     if place().first or found["outcome"] == "oom":
-        manifest = found.pop("manifest")
-        result.keep(found, manifest)
+        around = found.pop("surroundings")
+        result.keep(found, around)
     if started() and found["outcome"] == "oom":
         os._exit(OOM)  # without a word to the others, who wait in a collective operation
 
@@ -128,16 +129,23 @@ def work(run: Run, args: argparse.Namespace, result: Result) -> str:
     return "preempted" if found is None else found["outcome"]
 
 
+def used(gpus: list[str], before: float | None) -> float | None:
+    """Energy that the GPUs have used since their counters stood at ``before``, in J; None where one does not tell."""
+    now = energy_of(gpus)
+    return None if now is None or before is None else round(now - before, 1)
+
+
 def journaled(journal: Journal, fingerprint: str, gpus: list[str], work: Callable[[], str]) -> None:
     """Do ``work``, an attempt at a run, with its beginning and its end in the journal."""
     journal.start(fingerprint, gpus)
+    before = energy_of(gpus)
     try:
         outcome = work()
     except BaseException as error:
-        journal.end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        journal.end("failed", f"{type(error).__name__}: {error}".splitlines()[0], used(gpus, before))
         raise
     reason = leave.asked() or "a signal to one of its processes" if outcome == "preempted" else ""
-    journal.end(outcome, reason)
+    journal.end(outcome, reason, used(gpus, before))
     if outcome == "preempted":
         raise leave.Left(reason)
 
@@ -151,6 +159,7 @@ def main() -> None:
     add_job_arguments(parser)
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--hashes", type=Path, required=True, help="folder that remembers the hashes of weights")
     args = parser.parse_args()
     leave.listen()
     run = load_run(args.study, args.run, args.fingerprint)
@@ -160,6 +169,7 @@ def main() -> None:
         with as_one_of_several(run.settings.compute.patience_min):
             train_here(run, args, result)
         return
+    inputs = inputs_of(dict(args.weights), args.data, args.hashes)
     try:
         with lease.hold(args.folder, logging.warning):
             if result.whole():
@@ -168,7 +178,7 @@ def main() -> None:
                 with lease_gpus(run.axes["gpus"]) as gpus:
                     logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
                     journaled(Journal(args.folder), fingerprint, gpus, lambda: work(run, args, result))
-            result.publish(dump_yaml(run.training_view))
+            result.publish(run, inputs)
     except leave.Left as left:
         depart(str(left))
 

@@ -70,7 +70,7 @@ def start(
     command = [
         *(program, "--run", description, "--folder", folder),
         *("--weights", *(f"{name}={path}" for name, path in weights.items()), "--data", *data),
-        *("--cards", cards, "--device", "cpu"),
+        *("--cards", cards, "--hashes", folder.parent / "hashes", "--device", "cpu"),
     ]
     return Program(command, {**os.environ, "OMP_NUM_THREADS": "1"}, before)
 

@@ -10,7 +10,20 @@ from conftest import ROOT
 
 
 def copy_project(target: Path) -> Path:
-    """The project as git has it (with what is not ignored), or as it lies there when this is no checkout."""
+    """The project as git has it (with what is not ignored), or as it lies there when this is no checkout.
+
+    It keeps its traces of steps where the project does: they are named by what they depend on, and all tests need the same.
+    """
+    copied = copy_files(target)
+    traces = ROOT / "results/traces"
+    traces.mkdir(parents=True, exist_ok=True)
+    (target / "results").mkdir(exist_ok=True)
+    (target / "results/traces").symlink_to(traces)
+    return copied
+
+
+def copy_files(target: Path) -> Path:
+    """See :func:`copy_project`."""
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=False
     )

@@ -16,7 +16,8 @@ class Journal:
 
     Events: ``start`` (``attempt``, ``settings``: a hash of what is trained, ``host``, ``process``, ``slurm_job``, ``gpus``);
     ``train`` (``step``: steps that are done, ``total_steps``, ``repeats``: steps that an attempt before had taken further);
-    ``end`` (``how``: completed, oom, diverged, failed or preempted; ``step``, ``reason``). ``time`` is in Unix seconds.
+    ``end`` (``how``: completed, oom, diverged, failed or preempted; ``reason``; ``energy_j`` of its GPUs, None where they do
+    not tell). ``time`` is in Unix seconds.
     """
 
     def __init__(self, folder: Path):
@@ -32,10 +33,10 @@ class Journal:
         """It begins to train, after ``step`` steps of ``total``."""
         self._append(event="train", step=step, total_steps=total, repeats=repeats)
 
-    def end(self, how: str, reason: str = "") -> None:
+    def end(self, how: str, reason: str = "", energy: float | None = None) -> None:
         """It ends. A full disk may forget that, and nothing else for it."""
         with suppress(OSError):
-            self._append(event="end", how=how, reason=reason)
+            self._append(event="end", how=how, reason=reason, energy_j=energy)
 
     def events(self) -> list[Event]:
         """All events, oldest first; a line that a crash has torn is none."""
@@ -59,6 +60,17 @@ class Journal:
             elif event["event"] == "train" and mine:
                 repeated += event["repeats"]
         return {"count": count, "repeated_steps": repeated}
+
+    def attempts(self, settings: str) -> list[Event]:
+        """Each attempt with these settings: ``begin``, ``end`` (None where it was killed), ``how``, ``energy_j``."""
+        found: list[Event] = []
+        for event in self.events():
+            if event["event"] == "start":
+                ours = event.get("settings") == settings
+                found.append({"begin": event["time"], "end": None, "how": "killed", "energy_j": None, "ours": ours})
+            elif event["event"] == "end" and found:
+                found[-1].update(end=event["time"], how=event["how"], energy_j=event.get("energy_j"))
+        return [one for one in found if one.pop("ours")]
 
     def _append(self, **event: Any) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

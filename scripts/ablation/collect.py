@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from ablation import formats
 from ablation.curve import read_curve
 from ablation.errors import UserError
 
 NOT_RUN = {"oom": "oom (predicted)", "invalid": "invalid"}  # outcome of runs that were not submitted, by verdict
 NESTED = ("items", "items_before", "notes", "attempts")  # kept as JSON
-ORIGIN = ("host", "cpu", "python", "written", "slurm_job")
+ORIGIN = ("host", "cpu", "cpu_capability", "python", "written", "slurm_job", "times", "energy_j")
 PACKAGES = ("torch", "peft", "accelerate")
 
 
@@ -30,11 +31,13 @@ def collect(plan: Path, runs: Path, submitted: Collection[str]) -> pd.DataFrame:
         raise UserError(f"{plan}: is no plan ({error})") from None
     if not {"run", "verdict"} <= set(table):
         raise UserError(f"{plan}: is no plan (it has no columns run and verdict)")
+    formats.check(plan, table.get(formats.KEY, pd.Series([0])).max())
     rows = [
         _result(runs / run) if verdict in submitted else {"outcome": NOT_RUN[verdict]}
         for run, verdict in zip(table["run"], table["verdict"], strict=True)
     ]
-    return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+    found = pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+    return found.drop(columns=formats.KEY, errors="ignore").assign(**{formats.KEY: formats.SCHEMA})
 
 
 def flat_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -47,6 +50,7 @@ def _result(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"outcome": "not run"}
     content = json.loads(path.read_text())
+    formats.check(path, content.get(formats.KEY))
     row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss")}
     row.update(_origin(folder / "manifest.json"))
     row["diagnosis"] = "; ".join(d["name"] for d in content.get("diagnoses", []))

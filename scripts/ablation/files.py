@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ablation.formats import KEY, SCHEMA
+
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a quota, a limit on the size of a file
 
 
@@ -38,11 +40,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace ``path`` by ``rows``; the columns are those of all rows, in order of first appearance."""
+    """Replace ``path`` by ``rows``; the columns are those of all rows, in order of first appearance, then the version."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, [*columns, KEY] if columns else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, KEY: SCHEMA} for row in rows)
     write_text(path, text.getvalue())
 
 

@@ -47,6 +47,12 @@ def energy_joules(uuid: str) -> float | None:
     return _ask(uuid, lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
 
 
+def energy_of(gpus: list[str]) -> float | None:
+    """The same of several, as CUDA_VISIBLE_DEVICES names them, together; None where there are none, or one does not tell."""
+    counters = [energy_joules(uuid_of(name)) for name in gpus]
+    return sum(counters) if counters and None not in counters else None
+
+
 def _ask(uuid: str, question):
     if not _started():
         return None

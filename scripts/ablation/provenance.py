@@ -1,4 +1,4 @@
-"""Where a result comes from: code, packages, machine, job. No secrets, no user's paths."""
+"""On what a result was computed: code, packages, machine, job. No secrets, no user's paths."""
 
 import hashlib
 import os
@@ -12,22 +12,30 @@ from typing import Any
 
 from ablation import nvml
 
-PACKAGES = ("torch", "peft", "accelerate", "transformers", "safetensors", "numpy", "pycolmap", "snakemake")
+PACKAGES = (
+    "torch", "peft", "accelerate", "transformers", "safetensors", "numpy", "pycolmap", "snakemake", "deepspeed", "diffusers",
+    "h5py", "mujoco-core", "pandas", "pillow", "pyarrow", "pydantic", "scikit-image", "scipy", "sentencepiece", "tokenizers",
+    "trimesh",
+)  # fmt: skip
+"""What computes, reads or writes numbers."""
 
 
-def manifest(device: str) -> dict[str, Any]:
-    """What a run ran on. ``device``: torch's name of it, such as ``cuda:0``."""
+def surroundings(device: str) -> dict[str, Any]:
+    """What a run runs on, from inside its process (:mod:`ablation.manifest`). ``device``: torch's name, such as ``cuda:0``."""
+    torch = sys.modules["torch"]
     return {
-        "schema": 1,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "code": code_version(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "host": platform.node(),
         "system": platform.platform(),
+        "libc": " ".join(platform.libc_ver()).strip(),
         "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "device": _device(device),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        **_slurm(),
     }
 
 
@@ -41,21 +49,24 @@ def code_hash() -> str:
 
 
 def code_version() -> dict[str, Any]:
-    """Commit of the workflow and whether files were changed since; None outside a git checkout."""
+    """Commit of the workflow, and what was changed since (None outside a git checkout); a hash of the program's files."""
     root = Path(__file__).parent
     commit = _git(root, "rev-parse", "HEAD")
+    difference = _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv") if commit else None
     return {
-        "commit": commit,
-        "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "commit": commit and commit.decode().strip(),
+        "changed": None if difference is None else bool(difference),
+        "diff_sha256": hashlib.sha256(difference).hexdigest() if difference else None,
+        "program_sha256": code_hash(),
     }
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> bytes | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _version(name: str) -> str | None:
@@ -76,7 +87,17 @@ def _device(device: str) -> dict[str, Any]:
         "memory_gib": properties.total_memory / 2**30,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "driver": nvml.driver_version(),
+    }
+
+
+def _slurm() -> dict[str, str | None]:
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return {
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_array": f"{array}_{task}" if array and task else None,
+        "slurm_partition": os.environ.get("SLURM_JOB_PARTITION"),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablation.errors import UserError
+from ablation.formats import KEY
 from ablation.resolved import load_run
 from ablation.sweep import Run
 from ablation.yamlfile import load_yaml
@@ -62,7 +63,7 @@ def _check(run: Run, first: Path, inputs: Sequence[Path]) -> None:
     recorded = first / "run.yaml"
     if not recorded.is_file() or not (first / "metrics.json").is_file():
         raise UserError(f"{first}: this run has no result yet, so there is nothing to repeat")
-    if load_yaml(recorded) != json.loads(json.dumps(run.training_view)):
+    if {**load_yaml(recorded), KEY: None} != {KEY: None, **json.loads(json.dumps(run.training_view))}:
         raise UserError(f"{recorded}: the study was changed since this run was trained; run the workflow again first")
     for path in inputs:
         if not path.exists():

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ablation import formats
 from ablation.canonical import short_hash
 from ablation.errors import UserError
 from ablation.files import write_json
@@ -13,7 +14,7 @@ from ablation.yamlfile import load_yaml
 
 def save_study(path: Path, name: str, study: Study) -> None:
     """Write the study with all defaults and overrides filled in."""
-    write_json(path, {"name": name, "study": study.model_dump(mode="json")})
+    write_json(path, {formats.KEY: formats.SCHEMA, "name": name, "study": study.model_dump(mode="json")})
 
 
 def load_study(path: Path) -> tuple[str, Study]:
@@ -22,6 +23,7 @@ def load_study(path: Path) -> tuple[str, Study]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a resolved study ({error})") from None
+    formats.check(path, content.get(formats.KEY))
     return content["name"], study_model(content["study"]["system"]).model_validate(content["study"])
 
 
@@ -37,7 +39,9 @@ def load_run(study: Path | None, run: str, fingerprint: str | None = None) -> Ru
     ``fingerprint`` (of its training view) guards against a study that was changed while the job waited in a queue.
     """
     if study is None:
-        return Run.from_view(load_yaml(Path(run)))
+        view = load_yaml(Path(run))
+        formats.check(Path(run), view.get(formats.KEY))
+        return Run.from_view(view)
     found = next((candidate for candidate in runs_of(study) if candidate.id == run), None)
     if found is None or (fingerprint is not None and fingerprint_of(found) != fingerprint):
         raise UserError(f"{study}: the study changed while this job was waiting; its run {run} is no longer the one asked for")

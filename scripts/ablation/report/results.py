@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablation import formats
 from ablation.errors import UserError
 from ablation.report.statistics import Estimate, estimate
 from ablation.study import Study
@@ -87,9 +88,11 @@ class CellResult:
 def read_runs(path: Path) -> pd.DataFrame:
     """The table of the collected runs. Raises :class:`UserError` for a file that is none."""
     try:
-        return pd.read_parquet(path)
+        runs = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is no table of collected runs ({str(error).splitlines()[0]})") from None
+    formats.check(path, runs[formats.KEY].max() if formats.KEY in runs else 0)
+    return runs
 
 
 class Results:

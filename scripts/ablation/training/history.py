@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ablation.files import sync
+from ablation.formats import KEY, SCHEMA
 
 
 class History:
@@ -27,12 +28,13 @@ class History:
 
     def append(self, row: Mapping[str, float | int]) -> None:
         """Add the row of a step."""
-        self.rows.append(dict(row))
+        row = {**row, KEY: SCHEMA}
+        self.rows.append(row)
         if len(self.rows) == 1:
             self._rewrite()
         elif self.writes:
             with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self.rows[0]).writerow(row)
+                csv.DictWriter(file, self.rows[0], extrasaction="ignore").writerow(row)
 
     def column(self, name: str, last: int | None = None) -> list[float]:
         """The values of one column, all or the ``last`` ones."""

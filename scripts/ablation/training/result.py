@@ -7,8 +7,11 @@ from typing import Any
 
 from ablation.attempts import Journal
 from ablation.files import write_json, write_text
+from ablation.formats import KEY, SCHEMA
+from ablation.manifest import files_in, manifest_of
+from ablation.sweep import Run
+from ablation.yamlfile import dump_yaml
 
-SCHEMA = 3
 NOT_KEPT = "oom"  # an outcome that may be another on another day: a card may have been shared
 
 
@@ -23,9 +26,9 @@ class Result:
         """Forget what an attempt before has found."""
         self.path.unlink(missing_ok=True)
 
-    def keep(self, training: dict[str, Any], manifest: dict[str, Any]) -> None:
+    def keep(self, training: dict[str, Any], surroundings: dict[str, Any]) -> None:
         """Write down what was found, and on what."""
-        write_json(self.path, {**self.belongs, "training": training, "manifest": manifest})
+        write_json(self.path, {**self.belongs, "training": training, "surroundings": surroundings})
 
     def found(self) -> dict[str, Any] | None:
         """What an attempt of this very code found; None if none came to an end."""
@@ -42,15 +45,17 @@ class Result:
             return False
         return "saved" not in found or (self.folder / found["saved"]).exists()
 
-    def publish(self, run: str) -> None:
-        """Put the run's files where the workflow looks for them; its checkpoints go. ``run``: the text of run.yaml."""
-        content = json.loads(self.path.read_text())
-        training, attempts = content["training"], Journal(self.folder).summary(self.belongs["fingerprint"])
+    def publish(self, run: Run, inputs: dict[str, Any]) -> None:
+        """Put the run's files where the workflow looks for them; its checkpoints go. ``inputs``: hashes of what it read."""
+        content, journal = json.loads(self.path.read_text()), Journal(self.folder)
+        training, fingerprint = content["training"], self.belongs["fingerprint"]
         trained = "steps" in training
-        write_text(self.folder / "run.yaml", run)
+        write_text(self.folder / "run.yaml", dump_yaml({KEY: SCHEMA, **run.training_view}))
         write_text(self.folder / "history.csv", (self.folder / "state/history.csv").read_text() if trained else "")
-        write_json(self.folder / "manifest.json", content["manifest"])
-        write_json(self.folder / "training.json", {"schema": SCHEMA, **training, "attempts": attempts})
+        files = files_in(self.folder, training.get("saved"))
+        manifest = manifest_of(run, content["surroundings"], inputs, journal.attempts(fingerprint), files)
+        write_json(self.folder / "manifest.json", manifest)
+        write_json(self.folder / "training.json", {KEY: SCHEMA, **training, "attempts": journal.summary(fingerprint)})
         if training["outcome"] != NOT_KEPT:
             for checkpoint in (self.folder / "state").glob("step-*"):
                 shutil.rmtree(checkpoint)
