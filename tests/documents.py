@@ -16,7 +16,19 @@ PAGES = [
 SHELL = {"sh", "bash", "console"}
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-PROGRAMS = ("make ", "snakemake ", "python ", "hf ", "tensorboard ", "pip ", "git ", ".venv/bin/", "mkdocs ", "apptainer ", "docker ")
+PROGRAMS = (
+    "make ",
+    "snakemake ",
+    "python ",
+    "hf ",
+    "tensorboard ",
+    "pip ",
+    "git ",
+    ".venv/bin/",
+    "mkdocs ",
+    "apptainer ",
+    "docker ",
+)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
 
 
