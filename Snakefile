@@ -20,6 +20,7 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
+include: "rules/reproduce.smk"
 
 
 rule all:

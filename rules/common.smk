@@ -12,20 +12,22 @@ from ablation.canonical import canonical
 from ablation.errors import UserError
 from ablation.parsed import parse_studies
 from ablation.resolved import fingerprint_of, save_study
+from ablation.verify.choice import chosen, device_of
 
 # `python` is this interpreter, also when it was called by its path; SLURM's sbatch and sacct outlast an absence of its daemons.
 first_on_path((ROOT / "profiles/slurm/bin").resolve(), Path(sys.executable).parent)
 try:
-    STUDIES, RECOMMENDED, RUNS, CLAIMS, ATTEMPT_OOM = parse_studies(
-        config, ROOT / "config"
-    )
+    PARSED = parse_studies(config, ROOT / "config")
 except UserError as error:
     sys.exit(f"error: {error}")
+STUDIES, RECOMMENDED, RUNS, CLAIMS, ATTEMPT_OOM, REFERENCE, WANTED = PARSED
+AGAIN = "verified"  # folder of what is trained again, in the study's own
+DEVICE = device_of(REFERENCE) if REFERENCE else "auto"
 
 
 wildcard_constraints:
     scale="demo|full",
-    study=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    study=rf"[A-Za-z0-9][A-Za-z0-9_.-]*(/{AGAIN})?",
     run=r"[A-Za-z0-9_.-]+",
     part=r"[A-Za-z0-9_.-]+",
     base=r"[A-Za-z0-9_.-]+",
@@ -54,13 +56,31 @@ def folder(study):
     return f"results/{STUDIES[study].scale}/{study}"
 
 
+def study_of(wildcards):
+    """The study's name, also of what is trained again."""
+    return wildcards.study.removesuffix(f"/{AGAIN}")
+
+
 def run_of(wildcards):
-    return RUNS[wildcards.study][wildcards.run]
+    return RUNS[study_of(wildcards)][wildcards.run]
 
 
 def base_run(wildcards):
     """A run that starts from this evaluation of the pretrained model."""
-    return BASES[wildcards.study, wildcards.base]
+    return BASES[study_of(wildcards), wildcards.base]
+
+
+def reference_of(study):
+    """The folder of the results that are verified."""
+    return REFERENCE or Path(folder(study))
+
+
+def verified_runs(study):
+    """Ids of the runs that are trained again."""
+    try:
+        return chosen(reference_of(study), list(RUNS[study]), WANTED)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def part_of(wildcards):
@@ -192,5 +212,6 @@ def failures(wildcards):
 
 # Jobs read the resolved study from a file; what they depend on is in their params all the same.
 onstart:
+    again = AGAIN if "verify" in workflow.dag_settings.targets else ""
     for name, study in STUDIES.items():
-        save_study(Path(folder(name)) / "study.json", name, study)
+        save_study(Path(folder(name), again, "study.json"), name, study)

@@ -22,7 +22,8 @@ rule evaluate_base:
         "evaluate the pretrained model, {wildcards.base}"
     shell:
         "OMP_NUM_THREADS={threads} python scripts/evaluate_base.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --base {wildcards.base} --weights {params.weights:q} --data {input.data:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        " --base {wildcards.base} --weights {params.weights:q} --data {input.data:q} --threads {threads}"
+        f" --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"
 
 
 rule evaluate_run:
@@ -52,4 +53,5 @@ rule evaluate_run:
     shell:
         "OMP_NUM_THREADS={threads} python scripts/evaluate_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --training {input.training:q} --base {input.base:q} --weights {params.weights:q}"
-        " --data {input.data:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        " --data {input.data:q} --threads {threads}"
+        f" --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"

@@ -33,4 +33,5 @@ rule train_run:
     shell:
         "export OMP_NUM_THREADS={threads}; exec python scripts/train_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --cards config/hardware --hashes results/hashes --folder {params.folder:q} --threads {threads} >> {log:q} 2>&1"
+        " --cards config/hardware --hashes results/hashes --folder {params.folder:q} --threads {threads}"
+        f" --device {DEVICE} >> {{log:q}} 2>&1"

@@ -66,7 +66,7 @@ def test_memory_measured_under_another_card_s_budget_says_so(tmp_path):
 def test_a_study_of_which_nothing_ran_still_reports(tmp_path, demo_study):
     _, results = write_study(tmp_path, demo_study, {run.id: "invalid" for run in expand(demo_study, "s")})
     page = page_of(results, tmp_path)
-    assert "nothing to compare" in page and "repeat_run" not in page
+    assert "nothing to compare" in page and "snakemake verify" not in page
 
 
 def test_published_claims_stand_in_the_report(tmp_path, scene_root):
@@ -176,7 +176,7 @@ def test_a_run_is_told_from_the_table_alone_with_links_to_what_is_there(tmp_path
     assert first.curve == {"step": [1, 2, 3], "loss": [2.0, 1.5, 1.0]}
     assert set(first.links) == {"result", "history", "origin"}  # the others are not there
     assert first.pictures == [f"runs/{runs[0].id}/pictures/view.png"]
-    assert first.command == f"python scripts/repeat_run.py --study {tmp_path}/study.json --run {runs[0].id}"
+    assert first.command == f"snakemake verify --profile local --config reference={tmp_path} runs={runs[0].id}"
     elsewhere, *_ = run_details(results, "s", tmp_path / "gone")
     assert elsewhere.numbers == first.numbers and not elsewhere.links and not elsewhere.pictures
 

@@ -3,14 +3,13 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from html import unescape
 from zipfile import ZipFile
 
 import pandas as pd
 import pytest
 from peft import PeftConfig
+from test_report_page import data_of
 from workflow import copy_project, jobs, snakemake
 
 from ablation.yamlfile import dump_yaml, load_yaml
@@ -57,20 +56,45 @@ def test_from_photographs_to_report(finished):
         assert len(list(csv.DictReader((folder / "history.csv").open()))) == 3
 
 
-def test_a_run_done_again_is_the_same_bit_by_bit(finished, project):
-    run = sorted(path.name for path in (finished / "runs").iterdir())[0]
-    study = finished.relative_to(project) / "study.json"
-    command = [sys.executable, "scripts/repeat_run.py", "--study", str(study), "--run", run]
-    for _ in range(2):  # the second time not by looking at the first
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    again = json.loads((finished / "repeated" / run / "compared.json").read_text())
-    assert again == {
-        "run": run, "equal": True, "circumstances": [], "outcome": "equal", "losses": "equal", "trained weights": "equal",
-        "metrics": "equal", "items": "equal",
-    }  # fmt: skip
-    assert len((finished / "repeated" / run / "history.csv").read_text().splitlines()) == 4
-    shutil.rmtree(finished / "repeated")
+def test_every_number_leads_to_the_manifest_of_its_run(finished):
+    """A cell of the page names its runs, a run's details link to its manifest, and the table has its origin from there."""
+    table = pd.read_parquet(finished / "runs.parquet")
+    runs = {run["id"]: run for run in data_of((finished / "report.html").read_text())}
+    for row in table.to_dict("records"):
+        link = runs[row["run"]]["links"]["origin"]
+        manifest = json.loads((finished / link).read_text())
+        assert link == f"runs/{row['run']}/manifest.json" and manifest["run"] == row["run"] and manifest["schema"] == 2
+        told = {"host", "cpu", "python", "written", "energy_j"} & set(manifest)
+        assert {name: row[f"origin.{name}"] for name in told} == {name: manifest[name] for name in told}
+        assert row["origin.times.seconds"] == manifest["times"]["seconds"] > 0
+        assert row["origin.program_sha256"] == manifest["code"]["program_sha256"] and len(manifest["files"]) == 3
+
+
+def test_a_run_trained_again_is_the_same_bit_by_bit_and_what_was_tampered_with_is_found(finished, project):
+    run, other = sorted(path.name for path in (finished / "runs").iterdir())
+    choice = ["reference=results/demo/vggt-eth3d", f"runs={run}"]
+    done = snakemake(project, "verify", config=choice)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert jobs(done) == {"evaluate_base": 1, "evaluate_run": 1, "train_run": 1, "verify": 1}
+    rows = {row["run"]: row for row in csv.DictReader((finished / "verified/verified.csv").open())}
+    assert set(rows) == {run, "(tables)"} and {row["verdict"] for row in rows.values()} == {"equal"}
+    assert rows[run]["trained weights"] == rows[run]["losses"] == rows[run]["runs.parquet"] == "equal"
+    assert len((finished / "verified/runs" / run / "history.csv").read_text().splitlines()) == 4
+
+    tampered = finished / "runs" / other / "metrics.json"  # of a run that is not trained again
+    before = tampered.read_text()
+    tampered.write_text(before.replace('"depth_mae": 0.', '"depth_mae": 0.9', 1))
+    try:
+        done = snakemake(project, "verify", config=["studies=vggt-eth3d", *MICRO[1:], f"runs={run}"])
+    finally:
+        tampered.write_text(before)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and jobs(done) == {"verify": 1}, said[-3000:]
+    assert f"differs  {other}" in said and f"equal    {run}" in said and "metric.depth_mae" in said
+    assert (finished / "verified/runs" / run / "metrics.json").is_file() and "differs" in (
+        finished / "verified/verified.csv"
+    ).read_text()
+    shutil.rmtree(finished / "verified")
 
 
 def test_all_forms_of_the_report_are_there_and_snakemake_s_own_carries_them(finished, project):

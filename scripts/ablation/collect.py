@@ -25,15 +25,9 @@ def collect(plan: Path, runs: Path, submitted: Collection[str]) -> pd.DataFrame:
     and ``items_before``; the history is in lists, ``curve.*``; on what it ran in ``origin.*``. Runs whose verdict is not among
     ``submitted`` keep it as outcome, whatever lies in their folder from another time.
     """
-    try:
-        table = pd.read_csv(plan, dtype={"run": str, "strategy": str})
-    except (OSError, ValueError) as error:
-        raise UserError(f"{plan}: is no plan ({error})") from None
-    if not {"run", "verdict"} <= set(table):
-        raise UserError(f"{plan}: is no plan (it has no columns run and verdict)")
-    formats.check(plan, table.get(formats.KEY, pd.Series([0])).max())
+    table = read_plan(plan)
     rows = [
-        _result(runs / run) if verdict in submitted else {"outcome": NOT_RUN[verdict]}
+        result_of(runs / run) if verdict in submitted else {"outcome": NOT_RUN[verdict]}
         for run, verdict in zip(table["run"], table["verdict"], strict=True)
     ]
     found = pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
@@ -45,7 +39,20 @@ def flat_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if name in NESTED or name.startswith("curve.")])
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def read_plan(path: Path) -> pd.DataFrame:
+    """A row a run, as it was planned. Raises :class:`UserError` for a file that is none."""
+    try:
+        table = pd.read_csv(path, dtype={"run": str, "strategy": str})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is no plan ({error})") from None
+    if not {"run", "verdict"} <= set(table):
+        raise UserError(f"{path}: is no plan (it has no columns run and verdict)")
+    formats.check(path, table.get(formats.KEY, pd.Series([0])).max())
+    return table
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """What a run left in its folder, by column of the table."""
     path = folder / "metrics.json"
     if not path.is_file():
         return {"outcome": "not run"}

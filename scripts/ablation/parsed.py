@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation import resolved
 from ablation.claims.model import Claim
 from ablation.claims.of_study import claims_of
+from ablation.errors import UserError
 from ablation.recommended import Recommended, recommended_for
 from ablation.study import Study, find_studies, load_study
 from ablation.sweep import Run, expand
+from ablation.verify.choice import FEW
 from ablation.yamlfile import as_flag
 
 
@@ -22,15 +25,23 @@ class Parsed(NamedTuple):
     claims: dict[str, dict[str, Claim]]
     attempt_oom: bool
     """Whether runs that are predicted not to fit are sent all the same."""
+    reference: Path | None
+    """The folder of a study with results that is the source of the study, where one is named."""
+    verified: Any
+    """Which runs ``verify`` trains again, as :func:`ablation.verify.choice.chosen` takes it."""
 
 
 def parse_studies(config: Mapping[str, Any], folder: Path) -> Parsed:
     """The studies that ``config`` names, of ``folder``/studies, with all else in ``config`` laid over them.
 
-    Whoever wrote the files: what they say is whole and can run, or there is a :class:`UserError`.
+    With a ``reference``, the study is the one whose results lie in that folder, as it was resolved then. Whoever wrote the
+    files: what they say is whole and can run, or there is a :class:`UserError`.
     """
     changes = dict(config)
     attempt_oom = as_flag("attempt_oom", changes.pop("attempt_oom", False))
+    reference, verified = changes.pop("reference", None), changes.pop("runs", FEW)
+    if reference is not None:
+        return _of_reference(reference, changes, attempt_oom, verified)
     files = find_studies(changes.pop("studies", None), folder / "studies")
     studies = {name: load_study(path, changes) for name, path in files.items()}
     return Parsed(
@@ -39,4 +50,17 @@ def parse_studies(config: Mapping[str, Any], folder: Path) -> Parsed:
         {name: {run.id: run for run in expand(study, name)} for name, study in studies.items()},
         {name: claims_of(study, folder / "claims", folder / "hardware") for name, study in studies.items()},
         attempt_oom,
+        None,
+        verified,
     )
+
+
+def _of_reference(reference: Any, changes: Mapping[str, Any], attempt_oom: bool, verified: Any) -> Parsed:
+    """The study of a folder with results, held against nothing else."""
+    if not isinstance(reference, str):
+        raise UserError("reference: give the folder of a study that has results, such as docs/example")
+    if laid := sorted(set(changes) - {"studies", "scale"}):
+        raise UserError(f"reference: its runs are trained as they were; leave out {', '.join(laid)}")
+    name, study = resolved.load_study(Path(reference) / "study.json")
+    runs = {run.id: run for run in expand(study, name)}
+    return Parsed({name: study}, {name: None}, {name: runs}, {name: {}}, attempt_oom, Path(reference), verified)

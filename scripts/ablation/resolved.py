@@ -1,14 +1,20 @@
 """The resolved study as a file: what Snakemake decided at parse time, for the jobs to read."""
 
 import json
+import re
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from ablation import formats
 from ablation.canonical import short_hash
 from ablation.errors import UserError
+from ablation.explain import explain
 from ablation.files import write_json
+from ablation.settings import NAME
 from ablation.study import Study, study_model
 from ablation.sweep import Run, expand
+from ablation.systems import SYSTEMS
 from ablation.yamlfile import load_yaml
 
 
@@ -23,8 +29,18 @@ def load_study(path: Path) -> tuple[str, Study]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a resolved study ({error})") from None
+    name, study = (content.get(key) if isinstance(content, dict) else None for key in ("name", "study"))
+    if not isinstance(name, str) or not re.fullmatch(NAME, name) or not isinstance(study, dict):
+        raise UserError(f"{path}: is no resolved study (it has no name and study)")
     formats.check(path, content.get(formats.KEY))
-    return content["name"], study_model(content["study"]["system"]).model_validate(content["study"])
+    system = study.get("system")
+    if not isinstance(system, str) or system not in SYSTEMS:
+        raise UserError(f"{path}: system = {system!r}: no such system\n  known: {', '.join(SYSTEMS)}")
+    model = study_model(system)
+    try:
+        return name, model.model_validate(study)
+    except ValidationError as error:
+        raise UserError(explain(error, model, study, lambda _: f"{path}: ")) from None
 
 
 def runs_of(study: Path) -> list[Run]:

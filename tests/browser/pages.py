@@ -53,7 +53,7 @@ def _run(strategy: str, seed: int, number: int, pictures: bool = True) -> RunDet
         numbers={"depth MAE": f"{loss(number):.3f} m", "memory, peak allocated": "1.250 GiB"},
         remark="",
         origin={"machine": "node<1>", "code": "0123456789ab"},
-        command=f"python scripts/repeat_run.py --study results/demo/small/study.json --run {name}",
+        command=f"snakemake verify --profile local --config reference=results/demo/small runs={name}",
         curve={"step": list(range(1, 121)), "loss": [1 / step for step in range(1, 120)] + [float("nan")]},
         links={"settings": f"runs/{name}/run.yaml", "log": f"runs/{name}/trainer.log"},
         pictures=[f"runs/{name}/pictures/view #1.png"] if pictures else [],

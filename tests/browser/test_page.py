@@ -231,7 +231,7 @@ def test_the_command_that_repeats_a_run_can_be_copied(opened):
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("status").filter(has_text="copied")).to_be_visible()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied.startswith("python scripts/repeat_run.py --study") and copied.endswith("A-r16-b2x1-fp32-s0-00000000")
+    assert copied.startswith("snakemake verify --profile local") and copied.endswith("A-r16-b2x1-fp32-s0-00000000")
 
 
 def test_everything_works_with_a_keyboard_alone(opened):

@@ -25,8 +25,8 @@ def run_details(results: Results, name: str, folder: Path) -> list[RunDetail]:
 
 
 def repeat_command(run: str, folder: Path) -> str:
-    """Repeats a run in a folder of its own and compares the two, from the project's root."""
-    return f"python scripts/repeat_run.py --study {shlex.quote(str(folder / 'study.json'))} --run {shlex.quote(run)}"
+    """Trains a run again in a folder of its own and compares the two, from the project's root."""
+    return f"snakemake verify --profile local --config {shlex.quote(f'reference={folder}')} runs={shlex.quote(run)}"
 
 
 def _detail(results: Results, row: dict[str, Any], folder: Path) -> RunDetail:

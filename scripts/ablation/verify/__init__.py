@@ -1,0 +1,1 @@
+"""Runs held against their records, and against the same runs trained again."""
