@@ -7,19 +7,34 @@ STUDY ?= vggt-eth3d
 SITE ?= site
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-all claims watch test test-slurm test-page fault-matrix lint format schemas docs vram-table gpu-records \
-	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
+.PHONY: help install wheelhouse pins demo demo-all claims watch test test-slurm test-page test-install fault-matrix lint format \
+	schemas docs vram-table gpu-records pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-$(VENV)/installed: requirements.txt
+# Where packages come from: what pip is set up for, or a folder that `make wheelhouse` filled, without a network.
+PIP = $(BIN)/pip --quiet --disable-pip-version-check
+PIP_INSTALL = $(PIP) install --no-deps --require-hashes --use-pep517 $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
+# PyTorch's build, cpu or cuda: the one for the CPU where pip finds it.
+TORCH ?= $$($(PIP_INSTALL) --dry-run --requirement requirements-cpu.txt > /dev/null 2>&1 && echo cpu || echo cuda)
+
+$(VENV)/installed: requirements.txt requirements-cpu.txt requirements-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@torch=$(TORCH) && echo "installing requirements.txt and requirements-$$torch.txt" && \
+		$(PIP_INSTALL) --requirement requirements.txt --requirement requirements-$$torch.txt
+	@$(PIP) check
 	@touch $@
 
-install: $(VENV)/installed  ## the virtual environment .venv, from requirements.txt
+install: $(VENV)/installed  ## the virtual environment .venv; TORCH=cuda or cpu says which PyTorch, WHEELHOUSE=folder needs no network
+
+wheelhouse: install  ## all packages into the folder wheelhouse, for make install WHEELHOUSE=... on a machine like this one without a network
+	@torch=$(TORCH) && echo "fetching requirements.txt and requirements-$$torch.txt into wheelhouse" && \
+		$(PIP) download --no-deps --require-hashes --dest wheelhouse --requirement requirements.txt --requirement requirements-$$torch.txt
+
+pins: install  ## requirements*.txt and envs/ablation.yaml again, from requirements.in
+	$(BIN)/python scripts/write_requirements.py
 
 demo: install  ## the demo study: real photographs to report, about 4 minutes on 2 CPU cores
 	@$(SNAKEMAKE) --profile local --config studies=$(STUDY) scale=demo
@@ -50,6 +65,9 @@ test-slurm: install  ## the demo on a real SLURM that the tests boot on this mac
 
 test-page: install  ## the report in a real browser, and its LaTeX compiled (Debian, root)
 	$(BIN)/python -m pytest -m page
+
+test-install: install  ## a folder of wheels installed where there is no network (root)
+	$(BIN)/python -m pytest -m install
 
 fault-matrix: install  ## cause every fault of docs/faults.md again, here and on a SLURM (Debian, root), and write that page (half an hour)
 	@mkdir -p results

@@ -11,6 +11,10 @@ signal.signal(signal.SIGUSR1, lambda number, frame: None)
 configfile: "config/config.yaml"
 
 
+# Only looked for with --software-deployment-method apptainer; made by `apptainer build ablation.sif apptainer.def`.
+container: "ablation.sif"
+
+
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/plan.smk"
