@@ -6,6 +6,7 @@ status: 0 if none differs, 1 if one does. Everything is written to `verified.csv
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ablation.cli import aligned, call
@@ -14,6 +15,7 @@ from ablation.files import write_csv
 from ablation.resolved import runs_of
 from ablation.verify.again import DIFFERS, EQUAL, TOLERANCE, WITHIN, Verdict, compare_run
 from ablation.verify.choice import chosen
+from ablation.verify.differences import Finding
 from ablation.verify.records import TABLE, check_run, check_table, check_tables
 
 TABLES = "(tables)"  # in the place of a run
@@ -38,7 +40,7 @@ def verify(reference: Path, again: Path, wanted: str) -> dict[str, Verdict]:
     return found
 
 
-def records(reference: Path, run: str, rows: dict) -> list:
+def records(reference: Path, run: str, rows: Mapping[str, Finding]) -> list[Finding]:
     """Where what is written of a run does not agree, or does."""
     folder = reference / "runs" / run
     kept = check_run(folder) if (folder / "metrics.json").is_file() else []
@@ -56,7 +58,7 @@ def told(found: dict[str, Verdict]) -> str:
         lines += [f"  not the same: {reason}" for reason in verdict.reasons]
     if any(verdict.word == WITHIN for verdict in found.values()):
         said = ", ".join(f"{what} {bound:.0%}" for what, bound in TOLERANCE.items())
-        lines += ["", f"Tolerance between platforms, relative: {said} (docs/report.md)."]
+        lines += ["", f"Tolerance between platforms, relative: {said} (docs/reproduce.md)."]
     return readable("\n".join(lines), longest=1_000_000)
 
 

@@ -13,7 +13,7 @@ TOLERANCE = {"losses": 0.02, "metrics": 0.05, "items": 0.2, "record": 0.02, "mem
 PLATFORM = ("python", "packages", "libc", "cpu", "cpu_capability", "deterministic", "device")  # of a manifest
 AROUND = ("system", "code")  # told as well, and excuse nothing
 TIMED = ("schema", "time", "attempts", "device", "outcome")  # of metrics.json: another each time, or compared elsewhere
-OF_THE_MACHINE = ("peak_resident_gib",)  # of the process, as its system counts
+OF_ITS_MACHINE = ("peak_resident_gib", "energy_j")  # of the memory's record: as system and card count
 PARTS = {"metrics": ("metrics", "metrics_before"), "items": ("items", "items_before"), "memory": ("memory",)}
 
 
@@ -79,13 +79,11 @@ def _trained(manifest: Mapping[str, Any], folder: Path, record: Mapping[str, Any
 
 
 def _part(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Some of a record, without what its machine decides."""
-    found = {name: record.get(name) for name in names}
-    return {name: _less(value) for name, value in found.items()}
-
-
-def _less(value: Any) -> Any:
-    return {name: inner for name, inner in value.items() if name not in OF_THE_MACHINE} if isinstance(value, dict) else value
+    """Some of a record, less what its machine decides."""
+    return {
+        name: {key: inner for key, inner in value.items() if key not in OF_ITS_MACHINE} if isinstance(value, dict) else value
+        for name, value in ((name, record.get(name)) for name in names)
+    }
 
 
 def _rest(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation.errors import UserError
 from ablation.formats import KEY
 
 ANOTHER = ("seconds", KEY)  # columns of a history: the one is another each time, the other another with each version
@@ -101,5 +102,7 @@ def _number(value: Any) -> float | None:
 
 def _history(path: Path) -> list[dict[str, str]]:
     """Numbers as they are printed, which is exact."""
+    if not path.is_file():
+        raise UserError(f"{path}: is gone, so there is nothing to compare")
     with path.open(newline="") as file:
         return [{name: text for name, text in row.items() if name not in ANOTHER} for row in csv.DictReader(file)]

@@ -1,0 +1,136 @@
+"""The committed example, made elsewhere on another day: one of its runs again, and any number tampered with is found."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from verify_run import TABLES, verify
+from workflow import copy_project, jobs, snakemake
+
+from ablation.manifest import read_manifest
+from ablation.verify.again import DIFFERS, EQUAL, PLATFORM, WITHIN
+
+EXAMPLE = "docs/example"
+RUN, OTHER = "A-r4-b2x1-fp32-s0-83e22a65", "C-r4-b2x1-fp32-s0-d5e05ec0"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """The project, and in it one run of the example trained again: from photographs, by the workflow, on this machine."""
+    folder = copy_project(tmp_path_factory.mktemp("clone") / "project")
+    done = snakemake(folder, "verify", config=[f"reference={EXAMPLE}", f"runs={RUN}"])
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert jobs(done)["train_run"] == jobs(done)["evaluate_base"] == jobs(done)["evaluate_run"] == 1
+    return folder
+
+
+@pytest.fixture
+def reference(project, tmp_path) -> Path:
+    """A copy of the example."""
+    return shutil.copytree(project / EXAMPLE, tmp_path / "example")
+
+
+@pytest.fixture(scope="module")
+def here(project) -> bool:
+    """Whether the example was made on a platform like this one: only then are bits expected."""
+    was, now = (read_manifest(folder / "runs" / RUN / "manifest.json") for folder in (project / EXAMPLE, again(project)))
+    return all(was[name] == now[name] for name in PLATFORM)
+
+
+def again(project: Path) -> Path:
+    return project / "results/demo/vggt-eth3d/verified"
+
+
+def test_a_run_of_the_example_trained_again_is_equal(project, reference, here):
+    """Bit by bit; on another platform it may be within tolerance, and then it says what is not the same."""
+    found = verify(reference, again(project), RUN)
+    assert set(found) == {RUN, TABLES} and found[TABLES].word == EQUAL
+    verdict = found[RUN]
+    assert verdict.word == EQUAL if here else verdict.word in (EQUAL, WITHIN), verdict
+    assert here or verdict.reasons
+    assert not (project / "results/demo/vggt-eth3d/study.json").exists(), "the place of one's own study is left alone"
+
+
+def test_the_example_is_whole(reference):
+    """Each run's files are there, and small; what was trained is known by its hash."""
+    runs = sorted(path.name for path in (reference / "runs").iterdir())
+    assert len(runs) == 12
+    for run in runs:
+        assert {path.name for path in (reference / "runs" / run).iterdir()} == {
+            "run.yaml", "history.csv", "metrics.json", "training.json", "manifest.json",
+        }  # fmt: skip
+        manifest = read_manifest(reference / "runs" / run / "manifest.json")
+        assert manifest["schema"] == 2 and manifest["code"]["changed"] is False and manifest["deterministic"]
+        assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json", "history.csv"} == set(manifest["files"])
+
+
+def last_digit(text: str, after: str) -> str:
+    """``text`` with another last digit in the first number that follows ``after``."""
+    start = text.index(after) + len(after)
+    end = next(i for i in range(start + 1, len(text)) if text[i] in ",\n} ")
+    digit = "8" if text[end - 1] == "7" else "7"
+    return text[: end - 1] + digit + text[end:]
+
+
+def in_text(name: str, after: str) -> Callable[[Path], None]:
+    def tamper(reference: Path) -> None:
+        path = reference / name
+        path.write_text(last_digit(path.read_text(), after))
+
+    return tamper
+
+
+def in_table(column: str) -> Callable[[Path], None]:
+    def tamper(reference: Path) -> None:
+        table = pd.read_parquet(reference / "runs.parquet")
+        place = table.index[table["run"] == OTHER][0]
+        table.loc[place, column] = table.loc[place, column] * (1 + 1e-12)
+        table.to_parquet(reference / "runs.parquet", index=False)
+
+    return tamper
+
+
+CASES = {
+    "a metric": (in_text(f"runs/{OTHER}/metrics.json", '"metrics": {\n  "depth_mae": '), OTHER, "metric.depth_mae"),
+    "an item": (
+        in_text(f"runs/{OTHER}/metrics.json", '"item": "motorcycle",\n   "depth_mae": '),
+        OTHER,
+        "items",
+    ),
+    "a time": (in_text(f"runs/{OTHER}/metrics.json", '"step_median_s": '), OTHER, "time"),
+    "the record of training": (in_text(f"runs/{OTHER}/training.json", '"final_loss": '), OTHER, "final_loss"),
+    "a loss": (in_text(f"runs/{OTHER}/history.csv", "\n7,"), OTHER, "history.csv"),
+    "a loss of the run trained again": (in_text(f"runs/{RUN}/history.csv", "\n7,"), RUN, "step 7"),
+    "a time of the manifest": (in_text(f"runs/{OTHER}/manifest.json", '"seconds": '), OTHER, "origin.times.seconds"),
+    "threads of the manifest": (in_text(f"runs/{OTHER}/manifest.json", '"threads": '), OTHER, "origin.device.threads"),
+    "a setting": (in_text(f"runs/{OTHER}/run.yaml", "weight_decay: "), OTHER, "run.yaml"),
+    "a collected metric": (in_table("metric.depth_mae"), OTHER, "metric.depth_mae"),
+    "a prediction": (in_table("predicted_gib"), OTHER, "predicted_gib"),
+    "the plan": (in_text("plan.csv", f"\n{OTHER},C,4,2,1,fp32,1,0,2,"), OTHER, "total_params"),
+    "a table": (in_text("tables/metrics.csv", "\nA,4,"), TABLES, "tables/metrics.csv"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_digit_that_was_tampered_with_is_found_and_named(project, reference, case):
+    tamper, run, said = CASES[case]
+    before = {path: path.read_bytes() for path in reference.rglob("*") if path.is_file()}
+    tamper(reference)
+    assert sum(path.read_bytes() != content for path, content in before.items()) == 1
+    found = verify(reference, again(project), RUN)
+    wrong = {name: " ".join(f"{one.what}: {one.said}" for one in verdict.findings) for name, verdict in found.items()}
+    assert found[run].word == DIFFERS and said in wrong[run], wrong
+
+
+def test_a_hash_that_was_tampered_with_is_found(project, reference, here):
+    """Of what was trained: where bits are expected, they are held against the run's."""
+    path = reference / "runs" / RUN / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["adapter/adapter_model.safetensors"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    verdict = verify(reference, again(project), RUN)[RUN]
+    assert "adapter/adapter_model.safetensors not the same bytes" in [one.said for one in verdict.findings]
+    assert verdict.word == (DIFFERS if here else WITHIN)
