@@ -4,11 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
+SCALE ?= demo
 SITE ?= site
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheelhouse pins demo demo-all claims watch test test-slurm test-page test-install fault-matrix lint format \
-	schemas docs vram-table gpu-records pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
+.PHONY: help install wheelhouse pins demo demo-all claims watch archive restore test test-slurm test-page test-install test-crate \
+	fault-matrix lint format schemas docs vram-table gpu-records \
+	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -57,6 +59,12 @@ claims: install  ## what was published for all five systems, against what the pl
 watch: install  ## how far all runs are, as they train; Ctrl-C leaves
 	@$(BIN)/python scripts/status.py --watch
 
+archive: install  ## a finished study (STUDY=, SCALE=) as one file, with checksums; starts no run
+	@$(BIN)/python scripts/archive_study.py --folder "results/$(SCALE)/$(STUDY)"
+
+restore: install  ## ARCHIVE=file: check it, make its report again, put it into results/
+	@$(BIN)/python scripts/restore_study.py "$(ARCHIVE)"
+
 test: install  ## unit and workflow tests, a process a core
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
@@ -69,6 +77,9 @@ test-page: install  ## the report in a real browser, and its LaTeX compiled (Deb
 test-install: install  ## a folder of wheels installed where there is no network (root)
 	$(BIN)/python -m pytest -m install
 
+test-crate: install  ## the RO-Crate against its profiles, by roc-validator in an environment of its own
+	$(BIN)/python -m pytest -m crate
+
 fault-matrix: install  ## cause every fault of docs/faults.md again, here and on a SLURM (Debian, root), and write that page (half an hour)
 	@mkdir -p results
 	@rm -f results/faults.jsonl
@@ -78,13 +89,13 @@ fault-matrix: install  ## cause every fault of docs/faults.md again, here and on
 lint: install  ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile rules
 	$(SNAKEMAKE) --lint
 
 format: install  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile rules
+	$(BIN)/snakefmt Snakefile workflow/Snakefile rules
 
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py

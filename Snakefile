@@ -8,7 +8,10 @@ min_version("9.27")
 signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 
-configfile: "config/config.yaml"
+include: "rules/place.smk"
+
+
+configfile: own_or_shipped(Path("config/config.yaml"))
 
 
 # Only looked for with --software-deployment-method apptainer; made by `apptainer build ablation.sif apptainer.def`.
@@ -25,6 +28,7 @@ include: "rules/evaluate.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
 include: "rules/reproduce.smk"
+include: "rules/archive.smk"
 
 
 rule all:
@@ -32,6 +36,7 @@ rule all:
     input:
         [f"{folder(study)}/report.html" for study in STUDIES],
         "results/index.html",
+    localrule: True
 
 
 rule plan:
@@ -39,19 +44,29 @@ rule plan:
         [recommended_file(study) for study in STUDIES],
         [f"{folder(study)}/plan.csv" for study in STUDIES],
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
+    localrule: True
 
 
 # `make claims` prints them all in one table.
 rule claims:
     input:
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
+    localrule: True
 
 
 rule probe:
     input:
         [f"{folder(study)}/probe.csv" for study in STUDIES],
+    localrule: True
 
 
 rule largest_batch:
     input:
         [f"{folder(study)}/largest_batch.csv" for study in STUDIES],
+    localrule: True
+
+
+rule crate:
+    input:
+        [f"{folder(study)}/crate" for study in STUDIES],
+    localrule: True

@@ -1,11 +1,6 @@
 # Published numbers against ours: once against the plan, and again when there are runs.
 
 
-localrules:
-    check_claims,
-    check_plan,
-
-
 rule check_claims:
     input:
         table="results/{scale}/{study}/runs.parquet",
@@ -14,6 +9,7 @@ rule check_claims:
         "results/{scale}/{study}/claims.csv",
     log:
         "results/{scale}/{study}/logs/claims.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -25,7 +21,8 @@ rule check_claims:
     message:
         "check the claims of {wildcards.study}"
     shell:
-        "python scripts/check_claims.py --study {params.folder}/study.json --claims config/claims --cards config/hardware"
+        program("check_claims.py")
+        + " --study {params.folder}/study.json --claims config/claims --cards config/hardware"
         " --table {input.table:q} --on-cards {input.on_cards:q} --output {output:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
 
 

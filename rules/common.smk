@@ -4,20 +4,23 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
-sys.path.insert(0, str(ROOT / "scripts"))
-
 from ablation.cli import first_on_path
 from ablation.canonical import canonical
 from ablation.errors import UserError
+from ablation.gpus import visible_gpus
 from ablation.parsed import parse_studies
 from ablation.resolved import fingerprint_of, save_study
+from ablation.shipped import bring, config_files
 from ablation.verify.choice import chosen, device_of
 
 # `python` is this interpreter, also when it was called by its path; SLURM's sbatch and sacct outlast an absence of its daemons.
-first_on_path((ROOT / "profiles/slurm/bin").resolve(), Path(sys.executable).parent)
+first_on_path(ROOT / "profiles/slurm/bin", Path(sys.executable).parent)
+# On this machine, as many GPU jobs at a time as there are GPUs; without any, cores are the limit.
+if workflow.is_main_process and workflow.resource_settings.nodes is None:
+    if "gpu" not in workflow.global_resources and visible_gpus():
+        workflow.register_resource("gpu", len(visible_gpus()))
 try:
-    PARSED = parse_studies(config, ROOT / "config")
+    PARSED = parse_studies(config, Path("config"))
 except UserError as error:
     sys.exit(f"error: {error}")
 STUDIES, RECOMMENDED, RUNS, CLAIMS, ATTEMPT_OOM, REFERENCE, WANTED = PARSED
@@ -49,6 +52,10 @@ PARTS = {
     for part in leaf.closure()
 }
 BASES = {(run.study, run.base): run for run in ALL_RUNS}
+# As the profile and the command line call the rule, where a module has renamed it.
+TRAIN_RUN = workflow.modifier.modify_rulename("train_run")
+for path in bring(path for run in SETTINGS for path in run.settings.outside()):
+    sys.stderr.write(f"{path}: copied from the workflow\n")
 
 
 def folder(study):
@@ -112,7 +119,7 @@ def outside_files(study):
 
 def card_files():
     """What all cards are said to be; a name that there is not is the plan's to tell."""
-    return [path.read_text() for path in sorted(Path("config/hardware").glob("*.yaml"))]
+    return [path.read_text() for path in config_files(Path("config/hardware")).values()]
 
 
 def claims_text(study):
@@ -155,7 +162,7 @@ def slurm_resources():
     if settings.nodes is None:
         return ""
     everywhere = settings.default_resources or {}
-    training = settings.overwrite_resources.get("train_run", {})
+    training = settings.overwrite_resources.get(TRAIN_RUN, {})
     chosen = {name: everywhere[name] for name in PLACE if name in everywhere}
     for name in [*PLACE, "mem_mb"]:
         if name in training and name != "runtime":
@@ -172,7 +179,7 @@ def on_nodes():
 
     On several nodes: the GPUs of each (``gres``), since a job's ``gpu`` may be spread unevenly.
     """
-    chosen = workflow.resource_settings.overwrite_resources.get("train_run", {})
+    chosen = workflow.resource_settings.overwrite_resources.get(TRAIN_RUN, {})
     if "gpu_model" in chosen and any(
         run.settings.compute.nodes > 1 for run in ALL_RUNS
     ):
@@ -210,8 +217,19 @@ def failures(wildcards):
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-# Jobs read the resolved study from a file; what they depend on is in their params all the same.
-onstart:
-    again = AGAIN if "verify" in workflow.dag_settings.targets else ""
+def save_studies():
+    verify = workflow.modifier.modify_rulename("verify")
+    again = AGAIN if verify in workflow.dag_settings.targets else ""
     for name, study in STUDIES.items():
         save_study(Path(folder(name), again, "study.json"), name, study)
+
+
+# Jobs read the resolved study from a file; what they depend on is in their params all the same.
+onstart:
+    save_studies()
+
+
+# Of a module, Snakemake runs no handlers; what the workflow that uses it has set before is run as well.
+if not workflow.modifier.is_main_snakefile():
+    of_user = workflow._onstart
+    workflow._onstart = lambda log: (save_studies(), of_user(log))

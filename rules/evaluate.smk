@@ -21,7 +21,9 @@ rule evaluate_base:
     message:
         "evaluate the pretrained model, {wildcards.base}"
     shell:
-        "OMP_NUM_THREADS={threads} python scripts/evaluate_base.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        "OMP_NUM_THREADS={threads} "
+        + program("evaluate_base.py")
+        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --base {wildcards.base} --weights {params.weights:q} --data {input.data:q} --threads {threads}"
         f" --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"
 
@@ -51,7 +53,9 @@ rule evaluate_run:
     message:
         "evaluate {wildcards.run}"
     shell:
-        "OMP_NUM_THREADS={threads} python scripts/evaluate_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        "OMP_NUM_THREADS={threads} "
+        + program("evaluate_run.py")
+        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --training {input.training:q} --base {input.base:q} --weights {params.weights:q}"
         " --data {input.data:q} --threads {threads}"
         f" --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"

@@ -7,6 +7,7 @@ checkpoint plan_study:
         on_cards="results/{scale}/{study}/cards.csv",
     log:
         "results/{scale}/{study}/logs/plan.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 8
@@ -17,7 +18,8 @@ checkpoint plan_study:
     message:
         "plan {wildcards.study}"
     shell:
-        "python scripts/plan_study.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        program("plan_study.py")
+        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --cards config/hardware --traces results/traces --workers {threads} --output {output.plan:q} --on-cards {output.on_cards:q}"
         " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
 
@@ -28,6 +30,7 @@ rule predict_ladder:
         "results/{scale}/{study}/ladder.csv",
     log:
         "results/{scale}/{study}/logs/ladder.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 8
@@ -38,6 +41,7 @@ rule predict_ladder:
     message:
         "predict the memory ladder of {wildcards.study}"
     shell:
-        "python scripts/predict_ladder.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        program("predict_ladder.py")
+        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --cards config/hardware --traces results/traces --workers {threads} --output {output:q}"
         " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

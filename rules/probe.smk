@@ -2,13 +2,6 @@
 # where Snakemake runs; their jobs are sent as SLURM job arrays where the profile has SLURM, else they run on this machine.
 
 
-localrules:
-    probe,
-    largest_batch,
-    probe_study,
-    probe_batches,
-
-
 rule probe_study:
     input:
         plan="results/{scale}/{study}/plan.csv",
@@ -16,6 +9,7 @@ rule probe_study:
         "results/{scale}/{study}/probe.csv",
     log:
         "results/{scale}/{study}/logs/probe.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -26,7 +20,8 @@ rule probe_study:
     message:
         "probe {wildcards.study}"
     shell:
-        "python scripts/probe_study.py --study {params.folder}/study.json --plan {input.plan:q} --cards config/hardware"
+        program("probe_study.py")
+        + " --study {params.folder}/study.json --plan {input.plan:q} --cards config/hardware"
         " --folder {params.folder}/probe --logs {params.folder}/logs/probe --cluster {params.cluster:q}"
         " --log {log:q} --output {output:q}"
 
@@ -38,6 +33,7 @@ rule probe_batches:
         "results/{scale}/{study}/largest_batch.csv",
     log:
         "results/{scale}/{study}/logs/largest_batch.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -48,6 +44,7 @@ rule probe_batches:
     message:
         "find the largest batches of {wildcards.study}"
     shell:
-        "python scripts/probe_batches.py --study {params.folder}/study.json --cards config/hardware --traces results/traces"
+        program("probe_batches.py")
+        + " --study {params.folder}/study.json --cards config/hardware --traces results/traces"
         " --folder {params.folder}/probe --logs {params.folder}/logs/probe --cluster {params.cluster:q}"
         " --log {log:q} --output {output:q}"

@@ -1,10 +1,6 @@
 # A study against the configuration that others recommend, with advice for its card.
 
 
-localrules:
-    compare_config,
-
-
 rule compare_config:
     input:
         # The plan traces in several processes what this needs as well.
@@ -13,6 +9,7 @@ rule compare_config:
         "results/{scale}/{study}/recommended.csv",
     log:
         "results/{scale}/{study}/logs/recommended.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -23,5 +20,6 @@ rule compare_config:
     message:
         "compare {wildcards.study} with what is recommended"
     shell:
-        "python scripts/compare_config.py --study results/{wildcards.scale}/{wildcards.study}/study.json --output {output:q}"
+        program("compare_config.py")
+        + " --study results/{wildcards.scale}/{wildcards.study}/study.json --output {output:q}"
         " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

@@ -1,17 +1,6 @@
 # From the runs to one table and one page.
 
 
-localrules:
-    all,
-    plan,
-    plan_study,
-    collect_runs,
-    predict_ladder,
-    write_index,
-    write_report,
-    write_index,
-
-
 rule collect_runs:
     input:
         plan="results/{scale}/{study}/plan.csv",
@@ -24,6 +13,7 @@ rule collect_runs:
         csv="results/{scale}/{study}/runs.csv",
     log:
         "results/{scale}/{study}/logs/collect.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -33,7 +23,8 @@ rule collect_runs:
     message:
         "collect the runs of {wildcards.study}"
     shell:
-        "python scripts/collect_runs.py --folder {params.folder:q} --plan {input.plan:q} --submitted {params.submitted}"
+        program("collect_runs.py")
+        + " --folder {params.folder:q} --plan {input.plan:q} --submitted {params.submitted}"
         " --parquet {output.parquet:q} --csv {output.csv:q} 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
 
 
@@ -76,6 +67,7 @@ rule write_report:
         ),
     log:
         "results/{scale}/{study}/logs/report.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -85,7 +77,8 @@ rule write_report:
     message:
         "report on {wildcards.study}"
     shell:
-        "python scripts/write_report.py --study {params.folder}/study.json --folder {params.folder:q}"
+        program("write_report.py")
+        + " --study {params.folder}/study.json --folder {params.folder:q}"
         " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
 
 
@@ -96,10 +89,12 @@ rule write_index:
         report("results/index.html", caption="captions/index.rst", category="index"),
     log:
         "results/logs/index.log",
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
     message:
         "index of all reports"
     shell:
-        "python scripts/write_index.py --results results 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        program("write_index.py")
+        + " --results results 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"

@@ -2,10 +2,6 @@
 # trained again lies in verified/ of the study's folder, which is a study's folder itself: the rules that train make it.
 
 
-localrules:
-    verify,
-
-
 # It declares no output, so that it compares each time, and Snakemake deletes nothing where runs differ.
 rule verify:
     input:
@@ -14,6 +10,7 @@ rule verify:
             for study in STUDIES
             for run in verified_runs(study)
         ],
+    localrule: True
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -24,4 +21,5 @@ rule verify:
     message:
         "hold what was trained again against the first time"
     shell:
-        "python scripts/verify_run.py --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q}"
+        program("verify_run.py")
+        + " --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q}"

@@ -31,7 +31,9 @@ rule train_run:
     message:
         "train {wildcards.run}  (follow it: tail -f {log})"
     shell:
-        "export OMP_NUM_THREADS={threads}; exec python scripts/train_run.py --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        "export OMP_NUM_THREADS={threads}; exec "
+        + program("train_run.py")
+        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
         " --cards config/hardware --hashes results/hashes --folder {params.folder:q} --threads {threads}"
         f" --device {DEVICE} >> {{log:q}} 2>&1"

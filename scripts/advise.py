@@ -27,7 +27,7 @@ from ablation.sweep import Run, expand
 from ablation.vram.flops import Flops
 from ablation.vram.predict import MARGIN, Predictor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path()  # of whoever runs it; what the workflow brings is known as well
 NOTHING_FITS = 1
 SHOWN = 20  # options whose speeds compare; more than a screen nobody reads
 HEAD = ("strategy", "rank", "precision", "batch", "accum", "GiB", "head-room", "speed", "")

@@ -21,7 +21,7 @@ from ablation.study import Study, load_study, study_file
 from ablation.sweep import Run, expand
 from ablation.yamlfile import parse_yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path()  # of whoever runs it; what the workflow brings is known as well
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -1,4 +1,7 @@
-"""Evaluate what a run trained, and put its whole result in one file: outcome, metrics before and after, memory, time."""
+"""Evaluate what a run trained, and put its whole result in one file: outcome, metrics before and after, memory, time.
+
+Beside what was trained it writes the model's card.
+"""
 
 import argparse
 import json
@@ -47,8 +50,11 @@ def main() -> None:
     before = {"metrics_before": base["metrics"], "items_before": base["items"]}
     record = {**args.training, "axes": run.axes, **metrics(run, args), **before}
     from ablation.hparams import write_hparams  # imports torch, which waits for the lease of a GPU
+    from ablation.modelcard import write_card
 
-    write_hparams(args.output.parent / "tensorboard", run.id, run.axes, run.settings.metrics(), record)
+    folder, manifest = args.output.parent, args.output.parent / "manifest.json"
+    write_hparams(folder / "tensorboard", run.id, run.axes, run.settings.metrics(), record)
+    write_card(run, folder, record, json.loads(manifest.read_text()) if manifest.is_file() else {})
     write_json(args.output, record)
 
 

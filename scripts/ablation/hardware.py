@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, ValidationError, model_validator
 from ablation.errors import UserError
 from ablation.explain import did_you_mean, explain, in_file
 from ablation.settings import Precision, Strict
+from ablation.shipped import config_files
 from ablation.yamlfile import load_yaml
 
 OLDEST = 8.0  # compute capability from which on attention takes the kernels that are modelled
@@ -44,13 +45,13 @@ class Card(Strict):
 @cache
 def load_card(name: str, folder: Path) -> Card:
     """The card ``name`` of ``folder``. Raises :class:`UserError` with the names there are."""
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
-        hint = did_you_mean(name, known)
+    known = config_files(folder)
+    if name not in known:
+        hint, new = did_you_mean(name, known), folder / f"{name}.yaml"
         raise UserError(
-            f"hardware: {name} is not a known card{hint}\n  known: {', '.join(known)}\n  a new card is a new file {path}"
+            f"hardware: {name} is not a known card{hint}\n  known: {', '.join(known)}\n  a new card is a new file {new}"
         )
+    path = known[name]
     content = load_yaml(path)
     try:
         return Card.model_validate(content)
@@ -60,5 +61,5 @@ def load_card(name: str, folder: Path) -> Card:
 
 def load_cards(folder: Path) -> dict[str, Card]:
     """All cards of ``folder`` by name, the smallest first."""
-    cards = {path.stem: load_card(path.stem, folder) for path in sorted(folder.glob("*.yaml"))}
+    cards = {path.stem: load_card(path.stem, folder) for path in config_files(folder).values()}
     return dict(sorted(cards.items(), key=lambda pair: pair[1].usable_gib))

@@ -1,7 +1,7 @@
 """The recommended configuration of a model family: one file each under ``config/recommended/``."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from ablation.errors import UserError
 from ablation.explain import explain, field_at, fields_at, in_file
 from ablation.settings import Name, Strict
+from ablation.shipped import config_files
 from ablation.study import AXES, Strategy, Study, Sweep, Value
 from ablation.sweep import Run
 from ablation.systems import SYSTEMS, settings_class
@@ -121,10 +122,11 @@ class Recommended(Strict):
 @cache
 def load_recommended(name: str, folder: Path) -> Recommended:
     """The file ``name`` of ``folder``. Raises :class:`UserError` naming file, line and key."""
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
+    known = config_files(folder)
+    if name not in known:
+        path = folder / f"{name}.yaml"
         raise UserError(f"recommended: there is no file {path}{_near(name, known)}\n  known: {', '.join(known) or 'none'}")
+    path = known[name]
     content, where = load_yaml(path), in_file(path)
     try:
         found = Recommended.model_validate(content)
@@ -187,6 +189,6 @@ def _annotated(field: FieldInfo) -> Any:
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
-def _near(name: str, known: list[str]) -> str:
+def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -53,6 +53,14 @@ class Metric(NamedTuple):
     digits: int
 
 
+class Hub(NamedTuple):
+    """What a model card says of a model family, in the Hugging Face Hub's words."""
+
+    task: str
+    releases: dict[str, str]
+    """The repositories of its pretrained weights, each with the licence of these."""
+
+
 class LoraSettings(Strict):
     """Low-rank adapters (Hu et al. 2021), shared by all strategies that use them."""
 
@@ -169,6 +177,10 @@ class Settings(Strict):
         None: not known on this machine.
         """
         return {}
+
+    def hub(self) -> Hub:
+        """What the cards of the trained models say of the family."""
+        return Hub("other", {})
 
     def metrics(self) -> list[Metric]:
         """The metrics to show, the most important one first."""

@@ -21,6 +21,7 @@ from pydantic import (
 from ablation.errors import UserError
 from ablation.explain import at, did_you_mean, explain, in_file
 from ablation.settings import NAME, Name, Precision, Scale, Settings, Size, Strict
+from ablation.shipped import config_files
 from ablation.systems import SYSTEMS, settings_class
 from ablation.yamlfile import Location, line_of, load_yaml, merge, resolve_strings
 
@@ -274,7 +275,7 @@ def find_studies(names: Any, folder: Path) -> dict[str, Path]:
     """Study name -> file, for a name or a list of names of files in ``folder``. Raises :class:`UserError`."""
     if isinstance(names, str):
         names = [names]
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    known = config_files(folder)
     if not isinstance(names, list) or not names:
         raise UserError(f"studies: give a name or a list of names; known: {', '.join(known) or 'none'}")
     found: dict[str, Path] = {}
@@ -288,7 +289,7 @@ def find_studies(names: Any, folder: Path) -> dict[str, Path]:
             raise UserError(
                 f"studies: there is no study {name!r}{hint}\n  known: {', '.join(known) or 'none'} (files of {folder})"
             )
-        found[name] = folder / f"{name}.yaml"
+        found[name] = known[name]
     return found
 
 

@@ -9,6 +9,7 @@ from ablation.errors import UserError
 from ablation.explain import did_you_mean, explain, in_file
 from ablation.expression import Expression
 from ablation.settings import Name, Strict
+from ablation.shipped import config_files
 from ablation.study import Value
 from ablation.yamlfile import load_yaml
 
@@ -126,11 +127,11 @@ class ClaimsFile(Strict):
 
 def claims_path(name: str, folder: Path) -> Path:
     """The file of the claims ``name``. Raises :class:`UserError` with the names there are."""
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.yaml"))
+    known = config_files(folder)
+    if name not in known:
+        path = folder / f"{name}.yaml"
         raise UserError(f"claims: there is no file {path}{did_you_mean(name, known)}\n  known: {', '.join(known) or 'none'}")
-    return path
+    return known[name]
 
 
 def load_claims(path: Path) -> dict[str, Claim]:

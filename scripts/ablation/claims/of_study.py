@@ -9,6 +9,7 @@ from ablation.claims.model import Claim, claims_path, load_claims
 from ablation.claims.quantities import quantities_of
 from ablation.errors import UserError
 from ablation.explain import did_you_mean, in_file
+from ablation.shipped import config_files
 from ablation.study import AXES, Study
 
 Problem = tuple[str, str]  # key, what is wrong with it
@@ -23,7 +24,7 @@ def claims_of(study: Study, folder: Path, cards: Path) -> dict[str, Claim]:
         return {}
     path = claims_path(study.claims, folder)
     claims, where = load_claims(path), in_file(path)
-    known = sorted(file.stem for file in cards.glob("*.yaml"))
+    known = list(config_files(cards))
     problems = [
         f"{where(('claims', name, key))}claims.{name}.{key}: {problem}"
         for name, claim in claims.items()

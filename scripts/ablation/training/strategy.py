@@ -62,6 +62,7 @@ def save_trained(model: nn.Module, trained: dict[str, Tensor], folder: Path) -> 
         with replace_folder(folder / ADAPTER) as temporary:
             model.save_pretrained(str(temporary), state_dict=trained)
             _order_targets(temporary / "adapter_config.json")
+            (temporary / "README.md").unlink()  # PEFT's, a form to fill in; the card comes with the evaluation
         return ADAPTER
     temporary = folder / f".{FULL_WEIGHTS}"
     save_file({name: value.contiguous() for name, value in trained.items()}, temporary)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Depth, Fraction, Metric, Name, Place, Settings, Size, Strict
+from ablation.settings import Depth, Fraction, Hub, Metric, Name, Place, Settings, Size, Strict
 
 Count = Annotated[int, Field(ge=0)]
 Condition = Literal["class", "caption"]
@@ -164,6 +164,11 @@ class SystemSettings(Settings):
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path; none from scratch."""
         return {} if self.model.weights is None else {"weights": self.model.weights}
+
+    def hub(self) -> Hub:
+        """What the cards of the trained models say of the family."""
+        task = "text-to-image" if self.data.condition == "caption" else "unconditional-image-generation"
+        return Hub(task, {"facebook/DiT-XL-2-256": "CC BY-NC 4.0", "PixArt-alpha/PixArt-XL-2-256x256": "OpenRAIL++"})
 
     def metrics(self) -> list[Metric]:
         """What the samples are like, then the loss."""

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from ablation.errors import UserError
 from ablation.parts import Part
-from ablation.settings import Depth, Metric, Name, Place, Settings, Size, Strict
+from ablation.settings import Depth, Hub, Metric, Name, Place, Settings, Size, Strict
 from ablation.systems.hunyuan3d.tokens import check_tokens, token_count
 
 Count = Annotated[int, Field(ge=0)]
@@ -257,6 +257,11 @@ class SystemSettings(Settings):
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path."""
         return {"weights": self.model.weights}
+
+    def hub(self) -> Hub:
+        """What the cards of the trained models say of the family."""
+        licence = "Tencent Hunyuan 3D 2.1 Community, which is not for the EU, the UK and South Korea"
+        return Hub("image-to-3d", {"tencent/Hunyuan3D-2.1": licence})
 
     def metrics(self) -> list[Metric]:
         """Volumes first: that number is defined for an empty mesh, too."""

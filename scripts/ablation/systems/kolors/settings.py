@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Metric, Place, Settings, Strict
+from ablation.settings import Hub, Metric, Place, Settings, Strict
 from ablation.systems.kolors.architecture import Architecture
 from ablation.systems.kolors.data.settings import Data
 
@@ -94,6 +94,11 @@ class SystemSettings(Settings):
     def weight_files(self) -> dict[str, str]:
         """The folders of the frozen networks."""
         return {name: self.model.folder(name) for name in FROZEN}
+
+    def hub(self) -> Hub:
+        """What the cards of the trained models say of the family."""
+        licence = "free for research, commercial use by registration with its authors"
+        return Hub("text-to-image", {"Kwai-Kolors/Kolors-diffusers": licence})
 
     def metrics(self) -> list[Metric]:
         """Denoising where the layout says something, and where it does not; then the other two objectives."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Depth, Fraction, Metric, Place, Settings, Size, Strict
+from ablation.settings import Depth, Fraction, Hub, Metric, Place, Settings, Size, Strict
 from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 
 
@@ -241,6 +241,10 @@ class SystemSettings(Settings):
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path."""
         return {"weights": self.model.weights}
+
+    def hub(self) -> Hub:
+        """What the cards of the trained models say of the family."""
+        return Hub("robotics", {"robotics-diffusion-transformer/rdt-1b": "MIT"})
 
     def metrics(self) -> list[Metric]:
         """Success first where there is a robot to try it on, then the errors of the predicted actions."""

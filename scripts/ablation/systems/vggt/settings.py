@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Depth, Fraction, Metric, Name, Place, Settings, Size, Strict
+from ablation.settings import Depth, Fraction, Hub, Metric, Name, Place, Settings, Size, Strict
 
 PHOTO_SCENES = ("motorcycle", "library", "studio", "parlour", "gallery")
 
@@ -241,6 +241,10 @@ class SystemSettings(Settings):
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path."""
         return {"weights": self.model.weights}
+
+    def hub(self) -> Hub:
+        """What the cards of the trained models say of the family."""
+        return Hub("depth-estimation", {"facebook/VGGT-1B": "non-commercial use only"})
 
     def metrics(self) -> list[Metric]:
         """Depth first, then where it counts, then the cameras."""

@@ -1,0 +1,57 @@
+# Where the workflow's own files lie: above this folder, or, where Snakemake reads its rules from a repository elsewhere
+# (`module` with github(...)), in a checkout of that very commit beside Snakemake's own clone, made once.
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def git(*arguments):
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: git {shlex.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def checkout(source):
+    """The files of the repository that the folder ``source`` of Snakemake's is in."""
+    if hasattr(source, "fetch_if_required"):  # of a git host, cloned by Snakemake
+        source.fetch_if_required()
+        repository = source.hosted_repo.repo_clone
+    elif hasattr(source, "repo_path"):  # git+file:
+        repository = Path(source.repo_path).absolute()
+    elif source.is_local:
+        return Path(source.get_path_or_uri(secret_free=True)).resolve().parent
+    else:
+        sys.exit(
+            "error: single files of the workflow are not enough; name it with github(...), gitlab(...) or a path"
+        )
+    commit = git(
+        "-C", str(repository), "rev-parse", "--verify", f"{source.ref}^{{commit}}"
+    )
+    target = Path(workflow.sourcecache.cache_path).resolve() / "ablation" / commit
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = tempfile.mkdtemp(prefix=f"{commit}.", dir=target.parent)
+        git("clone", "--quiet", "--no-checkout", str(repository), part)
+        git("-C", part, "checkout", "--quiet", "--detach", commit)
+        try:
+            os.rename(part, target)
+        except OSError:  # another process was faster
+            shutil.rmtree(part)
+    return target
+
+
+ROOT = checkout(workflow.current_basedir)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from ablation.shipped import own_or_shipped
+
+
+def program(name):
+    """The beginning of a shell command: one of the workflow's programs, from the working directory."""
+    path = shlex.quote(os.path.relpath(ROOT / "scripts" / name))
+    return f"python {path}".replace("{", "{{").replace("}", "}}")

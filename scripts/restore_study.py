@@ -1,0 +1,39 @@
+"""Bring an archived study back: check every file, make its report again from the collected runs, put it where it was.
+
+Exit status 2, naming the file, where the archive was changed, or where its report is not what its runs give.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ablation.archive.contents import STUDY
+from ablation.archive.stage import place_of
+from ablation.archive.unpack import put, rebuilt, unpacked
+from ablation.cli import call
+from ablation.errors import UserError
+
+
+def main() -> None:
+    """Unpack beside the results, check, rebuild, move."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("archive", type=Path, help="what archive_study.py wrote")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the folder of all results")
+    args = parser.parse_args()
+    with tqdm(unit="B", unit_scale=True, desc=args.archive.name, disable=None) as bar:
+        with unpacked(args.archive, args.results, bar.update) as folder:
+            different = rebuilt(folder)
+            target = place_of(args.results, folder / STUDY)
+            put(folder, target)
+    if different:
+        raise UserError(
+            f"{target}: restored, but its report comes out otherwise ({', '.join(different[:5])}): not of these runs, or drawn by"
+            f" other versions of the packages; what was made is in {target / 'rebuilt'}"
+        )
+    sys.stdout.write(f"restored: {target}\nreport, made again and equal: {target / 'report.html'}\n")
+
+
+if __name__ == "__main__":
+    call(main)
