@@ -10,7 +10,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY Makefile requirements.txt requirements-cpu.txt requirements-cuda.txt /opt/ablation/
 RUN make -C /opt/ablation install PYTHON=python3 VENV=/opt/ablation/venv TORCH=${TORCH} PIP_NO_CACHE_DIR=1
-ENV PATH=/opt/ablation/venv/bin:$PATH HOME=/tmp
+# With --user there is no account: Snakemake asks for a name, and others for a home.
+ENV PATH=/opt/ablation/venv/bin:$PATH HOME=/tmp USER=ablation
 RUN useradd --create-home ablation
 USER ablation
 WORKDIR /work

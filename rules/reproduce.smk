@@ -10,6 +10,8 @@ rule verify:
             for study in STUDIES
             for run in verified_runs(study)
         ],
+    log:
+        "results/logs/verify.log",
     localrule: True
     conda:
         "../envs/ablation.yaml"
@@ -22,4 +24,4 @@ rule verify:
         "hold what was trained again against the first time"
     shell:
         program("verify_run.py")
-        + " --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q}"
+        + " --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q} 2>&1 | tee {log:q}"
