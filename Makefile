@@ -8,8 +8,8 @@ SCALE ?= demo
 SITE ?= site
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheelhouse pins demo demo-all claims watch archive restore test test-slurm test-page test-install test-crate \
-	fault-matrix lint format schemas docs vram-table gpu-records \
+.PHONY: help install wheelhouse pins demo demo-all new-study new-system claims watch archive restore \
+	test test-slurm test-page test-install test-crate fault-matrix lint format schemas docs vram-table gpu-records \
 	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
@@ -51,6 +51,12 @@ STUDIES := $(subst $(space),$(comma),$(STUDIES_LIST))
 demo-all: install  ## the demo of every study
 	@$(SNAKEMAKE) --profile local --config 'studies=[$(STUDIES)]' scale=demo
 	@for study in $(basename $(notdir $(wildcard config/studies/*.yaml))); do echo "report: results/demo/$$study/report.html"; done
+
+new-study: install  ## a study of your own with a test: make new-study NAME=mine SYSTEM=vggt
+	@$(BIN)/python scripts/new_study.py --name '$(NAME)' --system '$(SYSTEM)'
+
+new-system: install  ## a model of your own to begin with, with a study and a test: make new-system NAME=toy
+	@$(BIN)/python scripts/new_system.py --name '$(NAME)'
 
 claims: install  ## what was published for all five systems, against what the plans predict at full scale (the first time 20 minutes)
 	@$(SNAKEMAKE) claims --profile local --config 'studies=[$(STUDIES)]' scale=full > /dev/null
