@@ -5,14 +5,15 @@ BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 SCALE ?= demo
+SITE ?= site
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheelhouse pins demo demo-all new-study new-system claims watch archive restore docs \
-	test test-slurm test-page test-install test-crate fault-matrix lint format schemas vram-table gpu-records \
+.PHONY: help install wheelhouse pins demo demo-all new-study new-system claims watch archive restore \
+	test test-slurm test-page test-install test-crate fault-matrix lint format schemas docs vram-table gpu-records \
 	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # Where packages come from: what pip is set up for, or a folder that `make wheelhouse` filled, without a network.
 PIP = $(BIN)/pip --quiet --disable-pip-version-check
@@ -104,6 +105,11 @@ format: install  ## format the code
 
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py
+
+docs: install  ## the documentation as a site, in site/, with its links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(SITE)
+	@cp docs/example/tables/*.md $(SITE)/example/tables/
+	@echo "site: $(SITE)/index.html"
 
 vram-table: install  ## docs/vram-records.md, from benchmarks/records
 	$(BIN)/python scripts/write_vram_table.py
