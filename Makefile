@@ -69,6 +69,7 @@ archive: install  ## a finished study (STUDY=, SCALE=) as one file, with checksu
 	@$(BIN)/python scripts/archive_study.py --folder "results/$(SCALE)/$(STUDY)"
 
 restore: install  ## ARCHIVE=file: check it, make its report again, put it into results/
+	$(if $(ARCHIVE),,$(error name it: make restore ARCHIVE=results/archives/NAME.tar.gz))
 	@$(BIN)/python scripts/restore_study.py "$(ARCHIVE)"
 
 test: install  ## unit and workflow tests, a process a core
