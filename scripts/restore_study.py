@@ -22,15 +22,15 @@ def main() -> None:
     parser.add_argument("archive", type=Path, help="what archive_study.py wrote")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder of all results")
     args = parser.parse_args()
-    with tqdm(unit="B", unit_scale=True, desc=args.archive.name, disable=None) as bar:
-        with unpacked(args.archive, args.results, bar.update) as folder:
-            different = rebuilt(folder)
-            target = place_of(args.results, folder / STUDY)
-            put(folder, target)
+    bar = tqdm(unit="B", unit_scale=True, desc=args.archive.name, disable=None)
+    with bar, unpacked(args.archive, args.results, bar.update) as folder:
+        different = rebuilt(folder)
+        target = place_of(args.results, folder / STUDY)
+        put(folder, target)
     if different:
         raise UserError(
-            f"{target}: restored, but its report comes out otherwise ({', '.join(different[:5])}): not of these runs, or drawn by"
-            f" other versions of the packages; what was made is in {target / 'rebuilt'}"
+            f"{target}: restored, but its report comes out otherwise ({', '.join(different[:5])}): it is not of these runs, or"
+            f" was drawn by other versions of the packages; what was made now is in {target / 'rebuilt'}"
         )
     sys.stdout.write(f"restored: {target}\nreport, made again and equal: {target / 'report.html'}\n")
 

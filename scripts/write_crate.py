@@ -16,7 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the study's folder, such as results/demo/vggt-eth3d")
     parser.add_argument("--output", type=Path, required=True, help="the crate's folder, which is replaced")
-    parser.add_argument("--licence", default=UNSTATED, help="of the results: a URL, such as https://spdx.org/licenses/CC-BY-4.0")
+    parser.add_argument(
+        "--licence", default=UNSTATED, help="of the results: a URL, such as https://spdx.org/licenses/CC-BY-4.0"
+    )
     parser.add_argument("--author", help="who answers for the results; by default nobody is named")
     args = parser.parse_args()
     with described(args.folder, Told(args.licence, args.author)) as (folder, _), replace_folder(args.output) as target:

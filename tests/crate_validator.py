@@ -46,7 +46,16 @@ def main(contexts, crate, profile, severity):
         for address in known:
             session.get(address)
         session.close()
-        command = [str(Path(sys.executable).with_name("rocrate-validator")), "-y", "validate", crate, "-p", profile, "-l", severity]
+        command = [
+            str(Path(sys.executable).with_name("rocrate-validator")),
+            "-y",
+            "validate",
+            crate,
+            "-p",
+            profile,
+            "-l",
+            severity,
+        ]
         command += ["--offline", "--cache-path", cache, "--no-paging", "-f", "json", "-o", f"{folder}/found.json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = Path(f"{folder}/found.json")

@@ -11,11 +11,12 @@ from report_study import write_study
 from safetensors.numpy import save_file
 
 from ablation.collect import flat_columns
+from ablation.manifest import settings_hash
 from ablation.report.writing import write_report
 from ablation.resolved import save_study
 from ablation.study import load_study
 from ablation.sweep import expand
-from ablation.yamlfile import dump_yaml
+from ablation.yamlfile import dump_yaml, load_yaml
 
 HIDDEN = "/home/ann/secret data"
 LEFT = ["state/step-1/weights.safetensors", "tensorboard/events.out", "trainer.log"]  # what is not given away
@@ -57,7 +58,8 @@ def _tell_times(path: Path, minute: int) -> None:
     manifest = json.loads(path.read_text())
     inputs = {"weights": {"weights": {"w.safetensors": {"sha256": "ab" * 32, "bytes": 3}}}, "data": {"photos-1": "cd" * 32}}
     times = {"begin": f"2026-11-01T10:0{minute}:00.000+00:00", "end": f"2026-11-01T10:0{minute}:30.000+00:00", "seconds": 30}
-    path.write_text(json.dumps({**manifest, "schema": 2, "inputs": inputs, "times": times}))
+    settings = {"settings_sha256": settings_hash(load_yaml(path.with_name("run.yaml")))}
+    path.write_text(json.dumps({**manifest, "schema": 2, **settings, "inputs": inputs, "times": times}))
 
 
 def _picture(path: Path, seed: int) -> None:

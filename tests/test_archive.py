@@ -9,6 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 from finished_study import HIDDEN, LEFT, finished_study, table_of
@@ -17,7 +18,9 @@ from ablation.archive.pack import SUMS
 from ablation.archive.unpack import put, rebuilt, unpacked
 from ablation.errors import UserError
 from ablation.files import digest
+from ablation.manifest import settings_hash
 from ablation.resolved import load_study
+from ablation.yamlfile import load_yaml
 
 SCRIPTS = ROOT / "scripts"
 TEXTS = {".json", ".yaml", ".csv", ".md", ".txt", ".tex", ".html", ".svg"}
@@ -117,12 +120,21 @@ def test_the_same_study_gives_the_same_bytes_from_anywhere(study, archive, tmp_p
 def test_no_text_of_it_tells_where_things_were(study, archive, restored):
     assert HIDDEN in (study / "study.json").read_text() and HIDDEN in table_of(study)["reason"][0]
     files = members(archive)
-    told = {name for name, content in files.items() if Path(name).suffix in TEXTS and b"/home/" in content.replace(b"\\/", b"/")}
+    told = {
+        name for name, content in files.items() if Path(name).suffix in TEXTS and b"/home/" in content.replace(b"\\/", b"/")
+    }
     told |= {name for name in files if str(study.parents[2]) in name or b"secret data" in files[name]}
     assert told == set()
     table = table_of(restored)
     assert set(table["reason"]) == {"needs elsewhere/eth3d/hall"}
     assert table.drop(columns="reason").equals(table_of(study).drop(columns="reason"))
+    for run in (restored / "runs").iterdir():  # it is still that of the run.yaml beside it
+        told = json.loads((run / "manifest.json").read_text())["settings_sha256"]
+        assert (
+            told
+            == settings_hash(load_yaml(run / "run.yaml"))
+            != settings_hash(load_yaml(study / "runs" / run.name / "run.yaml"))
+        )
     name, settings = load_study(restored / "study.json")  # still a study, which finds its data there
     assert name == "s" and settings.data.root == "elsewhere/eth3d"
 
@@ -201,15 +213,27 @@ def test_files_beside_the_list_and_lists_beside_the_files(tmp_path):
     assert f"does not begin with {SUMS}" in refused(tmp_path / "a.tar.gz", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"name": "../x", "study": {"scale": "demo"}}', b'{"name": "x", "study": {"scale": ".."}}'])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"name": "../x", "study": {"scale": "demo"}}', b'{"name": "x", "study": {"scale": ".."}}']
+)
 def test_a_study_with_a_name_of_its_own_is_refused(archive, tmp_path, content):
     assert "study.json: is no" in refused(packed(tmp_path / "a.tar.gz", members(archive) | {"study.json": content}), tmp_path)
 
 
-def test_a_study_that_is_none_has_no_report(archive, tmp_path):
-    study = b'{"name": "x", "study": {"scale": "demo", "system": "vggt"}}'
-    changed = packed(tmp_path / "a.tar.gz", members(archive) | {"study.json": study})
-    with unpacked(changed, tmp_path) as folder, pytest.raises(UserError, match="its report cannot be made"):
+@pytest.mark.parametrize("wrong", ["study.json", "runs.parquet"])
+def test_a_study_that_is_none_has_no_report(archive, tmp_path, wrong):
+    files = members(archive)
+    files["study.json"] = (
+        b'{"name": "x", "study": {"scale": "demo", "system": "vggt"}}' if wrong == "study.json" else files["study.json"]
+    )
+    files["runs.parquet"] = (
+        pd.DataFrame({"run": ["a"]}).to_parquet(index=False) if wrong == "runs.parquet" else files["runs.parquet"]
+    )
+    changed = packed(tmp_path / "a.tar.gz", files)
+    with (
+        unpacked(changed, tmp_path) as folder,
+        pytest.raises(UserError, match=r"strategies: is missing|its report cannot be made"),
+    ):
         rebuilt(folder)
 
 

@@ -62,17 +62,23 @@ def test_every_file_is_in_it_with_its_size_and_checksum(crate, entities):
     for name, path in files.items():
         assert (entities[name]["sha256"], entities[name]["contentSize"]) == (digest(path), str(path.stat().st_size))
         assert "/" in entities[name]["encodingFormat"]
-    assert set(references(entities["./"]["hasPart"])) == {name for name in entities if name in told or name.endswith("/")} - {"./"}
+    assert set(references(entities["./"]["hasPart"])) == {name for name in entities if name in told or name.endswith("/")} - {
+        "./"
+    }
 
 
 def test_what_it_refers_to_is_there_or_elsewhere_on_the_web(entities):
     found = {reference for entity in entities.values() for reference in references(entity)}
-    assert {reference for reference in found - set(entities) if not reference.startswith(("https://", "http://schema.org/"))} == set()
+    assert {
+        reference for reference in found - set(entities) if not reference.startswith(("https://", "http://schema.org/"))
+    } == set()
 
 
 def test_it_says_what_ran_on_what_and_when(study, entities):
     root, action = entities["./"], entities["#study"]
-    assert {"https://w3id.org/ro/wfrun/workflow/0.5", "https://w3id.org/ro/wfrun/process/0.5"} <= set(references(root["conformsTo"]))
+    assert {"https://w3id.org/ro/wfrun/workflow/0.5", "https://w3id.org/ro/wfrun/process/0.5"} <= set(
+        references(root["conformsTo"])
+    )
     assert references(root["mainEntity"]) == references(action["instrument"]) == ["workflow/Snakefile"]
     assert (action["startTime"], action["endTime"]) == ("2026-11-01T10:00:00.000+00:00", "2026-11-01T10:01:30.000+00:00")
     assert root["datePublished"] == action["endTime"] and references(root["license"]) == [LICENCE]
@@ -85,7 +91,9 @@ def test_it_says_what_ran_on_what_and_when(study, entities):
     first, second = (entities[f"#run-{run}"] for run in table_of(study)["run"])
     assert first["actionStatus"].endswith("/CompletedActionStatus") and "error" not in first
     assert second["actionStatus"].endswith("/FailedActionStatus") and second["error"] == "diverged"
-    assert all(references(run["result"])[0].startswith("runs/") and references(run["agent"]) == ["#author"] for run in (first, second))
+    assert all(
+        references(run["result"])[0].startswith("runs/") and references(run["agent"]) == ["#author"] for run in (first, second)
+    )
 
 
 def test_the_terms_that_it_uses_are_those_that_the_validator_is_given(entities):

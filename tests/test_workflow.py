@@ -3,11 +3,14 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from html import unescape
 from zipfile import ZipFile
 
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 from peft import PeftConfig
 from test_report_page import data_of
 from workflow import copy_project, jobs, snakemake
@@ -114,6 +117,26 @@ def test_all_forms_of_the_report_are_there_and_snakemake_s_own_carries_them(fini
 def test_nothing_is_done_twice(finished, project):
     again = snakemake(project, config=MICRO)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_the_finished_study_is_given_away_and_comes_back_equal(finished, project, tmp_path):
+    """With its model cards, as a crate by Snakemake and as an archive; restored elsewhere, its report is made again."""
+    for adapter in (finished / "runs").glob("*/adapter"):
+        card = ModelCard.load(adapter / "README.md")
+        metrics = json.loads((adapter.parent / "metrics.json").read_text())["metrics"]
+        assert {result.metric_type: result.metric_value for result in card.data.eval_results}.items() <= metrics.items()
+    done = snakemake(project, "crate", config=MICRO)
+    assert done.returncode == 0 and jobs(done) == {"crate": 1, "write_crate": 1}, done.stderr[-3000:]
+    crate = json.loads((finished / "crate/ro-crate-metadata.json").read_text())
+    assert {"runs.parquet", "report.html", "#study"} <= {entity["@id"] for entity in crate["@graph"]}
+    for command in (["archive_study.py", "--folder", finished.relative_to(project), "--output", tmp_path / "study.tar.gz"],
+                    ["restore_study.py", tmp_path / "study.tar.gz", "--results", tmp_path / "results"]):  # fmt: skip
+        command = [sys.executable, f"scripts/{command[0]}", *command[1:]]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    restored = tmp_path / "results/demo/vggt-eth3d"
+    for name in ("tables/main.csv", "figures/panels.png", "runs.parquet", "report.pdf"):
+        assert (restored / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_a_new_rank_runs_only_its_runs(finished, project):

@@ -106,7 +106,9 @@ def _base(run: Run) -> str:
 def _licence(run: Run) -> str:
     releases = run.settings.hub().releases
     known = [f"{name}: {releases[name]}" for name in _released(run)]
-    return f"what was trained is its author's to license, within the licence of the base weights ({'; '.join(known) or NOT_KNOWN})"
+    return (
+        f"what was trained is its author's to license, within the licence of the base weights ({'; '.join(known) or NOT_KNOWN})"
+    )
 
 
 def _kind(run: Run) -> str:

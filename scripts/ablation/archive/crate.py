@@ -1,7 +1,7 @@
 """A staged study as an RO-Crate: what each file is, what ran, on what and when.
 
-The profile is Workflow Run RO-Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5): the Snakefile is the workflow, the study one run
-of it, and each training of the study an action of its own.
+The profile is Workflow Run RO-Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5): the Snakefile is the workflow, the study one
+run of it, and each training of the study an action of its own.
 """
 
 import json
@@ -9,6 +9,7 @@ import mimetypes
 import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +111,11 @@ class StudyCrate:
     def _workflow(self) -> Entity:
         codes = [known["manifest"].get("code") or {} for known in self.runs.values()]
         commits = sorted({code["commit"] + ("-changed" if code.get("changed") else "") for code in codes if code.get("commit")})
-        properties = {"name": "Ablation workflow", "version": ", ".join(commits) or "not a git checkout", "conformsTo": BIOSCHEMAS}
+        properties = {
+            "name": "Ablation workflow",
+            "version": ", ".join(commits) or "not a git checkout",
+            "conformsTo": BIOSCHEMAS,
+        }
         return self.crate.add_workflow(
             dest_path=f"{WORKFLOW}/Snakefile", main=True, lang="snakemake", lang_version=version("snakemake"),
             properties={**properties, **self._measured(f"{WORKFLOW}/Snakefile")},
@@ -154,7 +159,7 @@ class StudyCrate:
                                   for name, examples in given.items()]  # fmt: skip
         self.workflow["output"] = [self._parameter(f"output-{name}", name, kind, [self.parts[name]])
                                    for name, kind in RESULTS.items()]  # fmt: skip
-        action = self._action("#study", self.workflow, sum(given.values(), []), [self.parts[name] for name in RESULTS])
+        action = self._action("#study", self.workflow, [*chain(*given.values())], [self.parts[name] for name in RESULTS])
         action["name"] = f"The study {self.name}"
         action["description"] = f"{len(self.runs)} runs, collected and reported."
         action["actionStatus"] = "http://schema.org/CompletedActionStatus"
@@ -164,7 +169,7 @@ class StudyCrate:
         """A training, and its evaluation."""
         training = known["training"]
         outcome = training.get("outcome", "completed")
-        given = [self.parts[f"runs/{run}/run.yaml"], *sum(self._inputs([known]).values(), [])]
+        given = [self.parts[f"runs/{run}/run.yaml"], *chain(*self._inputs([known]).values())]
         action = self._action(f"#run-{run}", self.parts[TRAINING], given, [self.parts[f"runs/{run}"]])
         action["name"] = f"Training of {run}"
         device = known["manifest"].get("device") or {}
@@ -207,8 +212,8 @@ class StudyCrate:
     def _inputs(self, known: Iterable[Mapping[str, Any]]) -> dict[str, list[Entity]]:
         """The weights and the prepared data that runs read, by their hashes; only what their manifests know."""
         inputs = [one["manifest"].get("inputs") or {} for one in known]
-        weights = {(f"weights {file}", hashes["sha256"])
-                   for one in inputs for files in one.get("weights", {}).values() for file, hashes in files.items()}  # fmt: skip
+        files = [file for one in inputs for known in one.get("weights", {}).values() for file in known.items()]
+        weights = {(f"weights {name}", hashes["sha256"]) for name, hashes in files}
         data = {(f"data {part}", found) for one in inputs for part, found in one.get("data", {}).items()}
         found = {"weights": weights, "data": data}
         return {

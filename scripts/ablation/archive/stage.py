@@ -10,6 +10,7 @@ import pandas as pd
 
 from ablation.archive.contents import REPORT, RUNS_TABLE, STUDY, contents, name_and_scale, texts
 from ablation.errors import UserError
+from ablation.manifest import settings_hash
 from ablation.private import Private
 from ablation.report.results import read_runs
 from ablation.report.writing import write_report
@@ -72,13 +73,26 @@ def _changed(source: Path, private: Private) -> bytes | None:
         return None
     read, write = STRUCTURED[source.suffix]
     before = read(source)
-    return write(after).encode() if (after := private.value(before)) != before else None
+    after = private.value(before)
+    if source.name == "manifest.json" and "settings_sha256" in before:
+        after["settings_sha256"] = _settings_hash(before["settings_sha256"], source.with_name("run.yaml"), private)
+    return write(after).encode() if after != before else None
+
+
+def _settings_hash(known: str, run: Path, private: Private) -> str:
+    """The hash of ``run.yaml`` as it is given away; one that is not its hash now stays wrong."""
+    view = load_yaml(run)
+    return settings_hash(private.value(view)) if known == settings_hash(view) else known
 
 
 def _changed_table(table: pd.DataFrame, private: Private) -> bytes | None:
     found = {name: table[name].map(lambda value: private.text(value) if isinstance(value, str) else value)
              for name in texts(table)}  # fmt: skip
-    return None if all(column.equals(table[name]) for name, column in found.items()) else table.assign(**found).to_parquet(index=False)
+    return (
+        None
+        if all(column.equals(table[name]) for name, column in found.items())
+        else table.assign(**found).to_parquet(index=False)
+    )
 
 
 def _check_report(folder: Path, target: Path, names: list[str], private: Private) -> None:

@@ -14,7 +14,7 @@ from ablation.archive.contents import REPORT, RUNS_TABLE, STUDY, name_and_scale,
 from ablation.archive.pack import SUMS, Said, files_of
 from ablation.errors import UserError, is_control
 from ablation.files import NO_SPACE, digest
-from ablation.outside import MIB, read_text
+from ablation.outside import MIB, read_bytes
 from ablation.report.writing import write_report
 
 BLOCK = MIB
@@ -54,7 +54,9 @@ def rebuilt(folder: Path) -> list[str]:
             write_report(inside / STUDY, inside, again)
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # it may be anybody's
             raise UserError(f"{inside}: its report cannot be made ({type(error).__name__}: {error})") from None
-        names = {path.relative_to(root).as_posix() for root in (inside, again) for name in REPORT for path in _below(root / name)}
+        names = {
+            path.relative_to(root).as_posix() for root in (inside, again) for name in REPORT for path in _below(root / name)
+        }
         different = sorted(name for name in names if digest(inside / name) != digest(again / name))
         if not different:
             shutil.rmtree(again)
@@ -126,7 +128,8 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, said: Said
 
 
 def _read_sums(path: Path, archive: Path) -> dict[str, str]:
-    lines = [line.partition("  ") for line in read_text(path, 64 * MIB).rstrip("\n").split("\n")]
+    text = read_bytes(path, 64 * MIB).decode(errors="replace")
+    lines = [line.partition("  ") for line in text.rstrip("\n").split("\n")]
     if any(len(known) != 64 or not name for known, _, name in lines):
         raise UserError(f"{archive}: {SUMS} is no list of checksums")
     return {name: known for known, _, name in lines}

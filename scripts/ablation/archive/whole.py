@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ablation.archive.contents import STUDY, name_and_scale
-from ablation.archive.crate import METADATA, Told, add_workflow, write_crate
+from ablation.archive.crate import Told, add_workflow, write_crate
 from ablation.archive.pack import checksums, write_checksums
 from ablation.archive.stage import staged
 from ablation.files import write_text
@@ -19,8 +19,8 @@ A finished ablation study: `report.html` is its report, `runs.parquet` its runs,
 
     sha256sum -c SHA256SUMS
 
-tells whether all is as it was. In a checkout of the workflow (`workflow/` has its rules and pinned packages, `manifest.json` of a
-run its commit),
+tells whether all is as it was. In a checkout of the workflow (`workflow/` has its rules and pinned packages, each run's
+`manifest.json` its commit),
 
     make restore ARCHIVE={name}-{scale}.tar.gz
 

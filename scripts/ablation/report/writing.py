@@ -19,7 +19,10 @@ FILES, FOLDERS = ("report.pdf", "report.html"), ("tables", "figures")
 
 
 def write_report(study: Path, folder: Path, output: Path) -> None:
-    """Page, PDF, tables and figures in ``output``; ``folder``: the study's, with runs.parquet. The same files give the same bytes."""
+    """Page, PDF, tables and figures in ``output``, from what is in ``folder``: the same files give the same bytes.
+
+    ``study``: its study.json; ``folder``: where its runs.parquet is, as the project's root sees it.
+    """
     name, settings = load_study(study)
     report = report_of(Results(settings, read_runs(folder / "runs.parquet")), name, folder)
     _write_parts(report, output)
