@@ -6,7 +6,6 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,6 +17,7 @@ from documents import PAGES, SHELL, Command, anchors, commands, fences, links
 from scenes import write_scene
 from workflow import copy_project
 
+from ablation.scaffold import new_study, new_system
 from ablation.study import load_study
 
 RUN = r"mkdir |cp |make (help|docs|vram-table|schemas)$|snakemake (-n |--unlock)|python scripts/(status.py$|write_report)"
@@ -27,6 +27,8 @@ ELSEWHERE = {
     "make demo$|snakemake --profile local$": "tests/test_workflow.py::test_from_photographs_to_report",
     "snakemake --profile local --config studies=first scale=demo": "tests/test_workflow.py::test_from_photographs_to_report",
     "make (demo-all|demo STUDY=)": "all demos take a quarter of an hour; a small one of each runs in its system's tests",
+    "make new-|snakemake --profile local --config studies=toy": "tests/test_scaffold.py::"
+    "test_a_new_study_is_planned_and_a_new_system_runs_to_its_report",
     "make install": "what these tests run in was installed so",
     "make (test|lint)$|python -m pytest": "these tests, and CI's first line",
     "make test-page": "tests/browser/test_page.py::test_the_index_leads_to_the_pages",
@@ -77,7 +79,8 @@ def project(tmp_path_factory):
     (copy / ".venv/installed").touch()
     write_scene(copy / "my_scenes", "hall", seed=1)
     for name in ("mine", "first"):
-        shutil.copy(copy / "config/studies/vggt-eth3d.yaml", copy / f"config/studies/{name}.yaml")
+        new_study(name, "vggt", copy)
+    new_system("toy", copy)
     return copy
 
 
@@ -214,7 +217,7 @@ def test_every_block_says_what_it_is_and_studies_in_pages_are_studies(tmp_path):
 
 def test_the_first_study_of_the_page_is_one(project, tmp_path):
     blocks = [content for language, content in fences((ROOT / "docs/first-study.md").read_text()) if language == "yaml"]
-    study = (ROOT / "config/studies/vggt-eth3d.yaml").read_text()
+    study = (project / "config/studies/first.yaml").read_text()
     study = study.replace("\nsweep:\n", f"{blocks[0]}\nsweep:\n", 1)
     study = re.sub(r"^    sweep: .*\n", blocks[1], study, flags=re.M)
     (tmp_path / "first.yaml").write_text(study)
