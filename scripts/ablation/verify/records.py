@@ -9,15 +9,14 @@ import pandas as pd
 from ablation.collect import read_plan, result_of
 from ablation.errors import UserError
 from ablation.files import digest
-from ablation.manifest import read_manifest, settings_hash
+from ablation.manifest import read_manifest, settings_hash, without_places
 from ablation.report.formats.csv import as_csv
 from ablation.report.results import Results, read_runs
 from ablation.report.study_report import report_of
 from ablation.report.table import Table
 from ablation.resolved import load_study
-from ablation.verify.differences import FAR, Finding, compare_files, same, unequal
-from ablation.verify.reading import read_record
-from ablation.yamlfile import load_yaml
+from ablation.verify.differences import FAR, Finding, compare_files, flat, same, unequal
+from ablation.verify.reading import read_record, read_settings
 
 TABLE = "runs.parquet"
 
@@ -27,8 +26,8 @@ def check_run(folder: Path) -> list[Finding]:
     manifest = read_manifest(folder / "manifest.json")
     known = {name: sha for name, sha in manifest.get("files", {}).items() if (folder / name).exists()}
     found = [compare_files("files", known, {name: digest(folder / name) for name in known}, apart=FAR)]
-    if manifest.get("settings_sha256") not in (None, settings_hash(load_yaml(folder / "run.yaml"))):
-        found.append(Finding("run.yaml", "not what the manifest was written for (settings_sha256)", FAR))
+    if "settings" in manifest:
+        found.append(_check_settings(manifest, read_settings(folder)))
     if (folder / "training.json").is_file():
         training, metrics = (read_record(folder / name) for name in ("training.json", "metrics.json"))
         pairs = {name: (value, metrics.get(name)) for name, value in training.items()}
@@ -57,6 +56,15 @@ def check_tables(study: Path) -> Finding:
             place = next((i for i, (a, b) in enumerate(pairs, start=1) if a != b), min(len(lines), len(again)) + 1)
             return Finding("tables", f"tables/{block.name}.csv: line {place} is not what {TABLE} gives", FAR)
     return Finding("tables")
+
+
+def _check_settings(manifest: Mapping[str, Any], view: Mapping[str, Any]) -> Finding:
+    """What a run was told in ``run.yaml`` and in its manifest, which says more, and hides places."""
+    if manifest.get("settings_sha256") != settings_hash(view):
+        return Finding("run.yaml", "not what the manifest was written for (settings_sha256)", FAR)
+    here = flat(without_places({name: view.get(name) for name in ("axes", "strategy", "settings")}))
+    there = flat(manifest["settings"])
+    return _first("manifest.json", {name: (there.get(name), value) for name, value in here.items()}, ("in it", "in run.yaml"))
 
 
 def _check_row(study: Path, row: Mapping[str, Any], planned: Mapping[str, Mapping[str, Any]]) -> Finding:
