@@ -184,7 +184,7 @@ def test_records_of_one_run_that_do_not_agree_are_named(first):
     (first / "run.yaml").write_text(dump_yaml({**VIEW, "id": "B"}))
     said = {found.what: found.said for found in check_run(first)}
     assert said["files"] == "adapter/weights not the same bytes" and "settings_sha256" in said["run.yaml"]
-    assert said["training.json"].startswith("1 of 4, first time: {'load_s': 0.5} in it, {'load_s': 1.0} in metrics.json")
+    assert said["training.json"].startswith("1 of 4, first time.load_s: 0.5 in it, 1.0 in metrics.json")
 
 
 @pytest.fixture

@@ -98,12 +98,12 @@ CASES = {
     "an item": (
         in_text(f"runs/{OTHER}/metrics.json", '"item": "motorcycle",\n   "depth_mae": '),
         OTHER,
-        "items",
+        "items.0.depth_mae",
     ),
     "a time": (in_text(f"runs/{OTHER}/metrics.json", '"step_median_s": '), OTHER, "time"),
     "the record of training": (in_text(f"runs/{OTHER}/training.json", '"final_loss": '), OTHER, "final_loss"),
-    "a loss": (in_text(f"runs/{OTHER}/history.csv", "\n7,"), OTHER, "history.csv"),
-    "a loss of the run trained again": (in_text(f"runs/{RUN}/history.csv", "\n7,"), RUN, "step 7"),
+    "a row of the history": (in_text(f"runs/{OTHER}/history.csv", "\n7,"), OTHER, "history.csv"),
+    "a row of the history of the run trained again": (in_text(f"runs/{RUN}/history.csv", "\n7,"), RUN, "step 7"),
     "a time of the manifest": (in_text(f"runs/{OTHER}/manifest.json", '"seconds": '), OTHER, "origin.times.seconds"),
     "threads of the manifest": (
         in_text(f"runs/{OTHER}/manifest.json", '"device": {\n  "type": "cpu",\n  "threads": '),

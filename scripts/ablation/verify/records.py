@@ -1,12 +1,13 @@
 """A study's records held against each other: what is written twice must be the same in both places."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ablation.collect import read_plan, result_of
+from ablation.collect import NESTED, read_plan, result_of
 from ablation.errors import UserError
 from ablation.files import digest
 from ablation.manifest import read_manifest, settings_hash, without_places
@@ -74,21 +75,33 @@ def _check_row(study: Path, row: Mapping[str, Any], planned: Mapping[str, Mappin
     left = study / "runs" / run
     wanted = {**planned.get(run, {}), **(result_of(left) if (left / "metrics.json").is_file() else {})}
     names = {*wanted, *row} if planned and wanted.keys() > planned[run].keys() else wanted  # then all columns are known
-    pairs = {name: (_plain(row.get(name)), _plain(wanted.get(name))) for name in row if name in names}
-    pairs |= {name: (None, _plain(wanted[name])) for name in wanted if name not in row}
+    columns = [name for name in dict.fromkeys([*row, *wanted]) if name in names]
+    pairs = {name: (_cell(name, row.get(name)), _cell(name, wanted.get(name))) for name in columns}
     return _first(TABLE, pairs, ("in it", "in the run's files"))
 
 
 def _first(what: str, pairs: Mapping[str, tuple[Any, Any]], names: tuple[str, str]) -> Finding:
-    different = [name for name, pair in pairs.items() if not same(*pair)]
+    """The first number that is not the same in two places, of how many."""
+    one, two = (flat({name: pair[which] for name, pair in pairs.items()}) for which in (0, 1))
+    different = [name for name in dict.fromkeys([*one, *two]) if not same(one.get(name), two.get(name))]
     if not different:
         return Finding(what)
     first = different[0]
-    return Finding(what, f"{len(different)} of {len(pairs)}, first {first}: {unequal(*pairs[first], names)}", FAR)
+    said = unequal(one.get(first), two.get(first), names)
+    return Finding(what, f"{len(different)} of {len(one)}, first {first}: {said}", FAR)
+
+
+def _cell(column: str, value: Any) -> Any:
+    """A cell as plain data; what is kept as JSON, read."""
+    found = _plain(value)
+    try:
+        return json.loads(found) if column in NESTED and isinstance(found, str) else found
+    except ValueError:
+        return found
 
 
 def _plain(value: Any) -> Any:
-    """A cell as plain data: arrays as lists, gaps as None."""
+    """A value of a table: arrays as lists, gaps as None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):
