@@ -27,7 +27,7 @@ DEVICE = device_of(REFERENCE) if REFERENCE else "auto"
 
 wildcard_constraints:
     scale="demo|full",
-    study=rf"[A-Za-z0-9][A-Za-z0-9_.-]*(/{AGAIN})?",
+    study=rf"[A-Za-z0-9][A-Za-z0-9_.-]*([/]{AGAIN})?",
     run=r"[A-Za-z0-9_.-]+",
     part=r"[A-Za-z0-9_.-]+",
     base=r"[A-Za-z0-9_.-]+",

@@ -14,6 +14,8 @@ rule verify:
             for study in STUDIES
             for run in verified_runs(study)
         ],
+    log:
+        "results/logs/verify.log",
     conda:
         "../envs/ablation.yaml"
     threads: 1
@@ -25,3 +27,4 @@ rule verify:
         "hold what was trained again against the first time"
     shell:
         "python scripts/verify_run.py --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q}"
+        " 2> {log:q} || {{ status=$?; cat {log:q} >&2; exit $status; }}"
