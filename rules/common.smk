@@ -27,7 +27,7 @@ DEVICE = device_of(REFERENCE) if REFERENCE else "auto"
 
 wildcard_constraints:
     scale="demo|full",
-    study=rf"[A-Za-z0-9][A-Za-z0-9_.-]*([/]{AGAIN})?",
+    study=rf"[A-Za-z0-9][A-Za-z0-9_.-]*(/{AGAIN})?",
     run=r"[A-Za-z0-9_.-]+",
     part=r"[A-Za-z0-9_.-]+",
     base=r"[A-Za-z0-9_.-]+",
@@ -58,7 +58,7 @@ def folder(study):
 
 def study_of(wildcards):
     """The study's name, also of what is trained again."""
-    return wildcards.study.removesuffix(f"/{AGAIN}")
+    return wildcards.study.partition("/")[0]
 
 
 def run_of(wildcards):
