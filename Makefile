@@ -5,14 +5,15 @@ BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
 STUDY ?= vggt-eth3d
 SCALE ?= demo
+SITE ?= site
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheelhouse pins demo demo-all claims watch archive restore test test-slurm test-page test-install test-crate \
-	fault-matrix lint format schemas vram-table gpu-records \
+.PHONY: help install wheelhouse pins demo demo-all new-study new-system claims watch archive restore \
+	test test-slurm test-page test-install test-crate fault-matrix lint format schemas docs vram-table gpu-records \
 	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # Where packages come from: what pip is set up for, or a folder that `make wheelhouse` filled, without a network.
 PIP = $(BIN)/pip --quiet --disable-pip-version-check
@@ -50,6 +51,12 @@ STUDIES := $(subst $(space),$(comma),$(STUDIES_LIST))
 demo-all: install  ## the demo of every study
 	@$(SNAKEMAKE) --profile local --config 'studies=[$(STUDIES)]' scale=demo
 	@for study in $(basename $(notdir $(wildcard config/studies/*.yaml))); do echo "report: results/demo/$$study/report.html"; done
+
+new-study: install  ## a study of your own with a test: make new-study NAME=mine SYSTEM=vggt
+	@$(BIN)/python scripts/new_study.py --name '$(NAME)' --system '$(SYSTEM)'
+
+new-system: install  ## a model of your own to begin with, with a study and a test: make new-system NAME=toy
+	@$(BIN)/python scripts/new_system.py --name '$(NAME)'
 
 claims: install  ## what was published for all five systems, against what the plans predict at full scale (the first time 20 minutes)
 	@$(SNAKEMAKE) claims --profile local --config 'studies=[$(STUDIES)]' scale=full > /dev/null
@@ -99,6 +106,11 @@ format: install  ## format the code
 
 schemas: install  ## config/schemas and docs/settings.md, from the models
 	$(BIN)/python scripts/write_schemas.py
+
+docs: install  ## the documentation as a site, in site/, with its links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(SITE)
+	@cp docs/example/tables/*.md $(SITE)/example/tables/
+	@echo "site: $(SITE)/index.html"
 
 vram-table: install  ## docs/vram-records.md, from benchmarks/records
 	$(BIN)/python scripts/write_vram_table.py

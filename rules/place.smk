@@ -21,8 +21,6 @@ def checkout(source):
     if hasattr(source, "fetch_if_required"):  # of a git host, cloned by Snakemake
         source.fetch_if_required()
         repository = source.hosted_repo.repo_clone
-    elif hasattr(source, "repo_path"):  # git+file:
-        repository = Path(source.repo_path).absolute()
     elif source.is_local:
         return Path(source.get_path_or_uri(secret_free=True)).resolve().parent
     else:

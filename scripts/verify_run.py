@@ -58,7 +58,7 @@ def told(found: dict[str, Verdict]) -> str:
         lines += [f"  not the same: {reason}" for reason in verdict.reasons]
     if any(verdict.word == WITHIN for verdict in found.values()):
         said = ", ".join(f"{what} {bound:.0%}" for what, bound in TOLERANCE.items())
-        lines += ["", f"Tolerance between platforms, relative: {said} (docs/report.md)."]
+        lines += ["", f"Tolerance between platforms, relative: {said} (docs/reproduce.md)."]
     return readable("\n".join(lines), longest=1_000_000)
 
 

@@ -106,7 +106,9 @@ def test_a_module_from_a_git_host_runs_to_a_report_and_elsewhere_has_nothing_mor
     assert "ours" in set(pd.read_csv(results / "cards.csv")["card"]) > {"ours"}  # and those of the workflow
     assert "ablation_train_run" in jobs(done) or "Rule: ablation_train_run" in done.stderr
     assert "handler of the user" in done.stdout
-    assert str(Path(hosted["XDG_CACHE_HOME"])) not in (results / "study.json").read_text()
+    commit = subprocess.run(["git", "-C", str(project), "rev-parse", "v1"], capture_output=True, text=True, check=True).stdout
+    assert commit.strip() in (results / "runs" / row["run"] / "manifest.json").read_text()
+    assert hosted["XDG_CACHE_HOME"] not in (results / "study.json").read_text()
 
     used_by(user, repr(str(project / "Snakefile")))
     again = snakemake(user)

@@ -17,10 +17,9 @@ from ablation.verify.records import check_run
 from ablation.yamlfile import dump_yaml
 
 HISTORY = "step,loss,seconds\n1,2.0,0.1\n2,1.5,0.1\n3,1.0,0.1\n"
-OTHERS = {"settings": {"settings": {"evaluation": {"pictures": 2}}}}
-VIEW = {"id": "A", "settings": {"training": {"steps": 3, "clip": 1.0}}}
+VIEW = {"id": "A", "axes": {"seed": 0}, "strategy": {}, "settings": {"training": {"steps": 3, "clip": 1.0}}}
 MANIFEST = {
-    "schema": 2, "settings": {"settings": {"evaluation": {"pictures": 4}}}, "settings_sha256": settings_hash(VIEW),
+    "schema": 2, "settings": {**VIEW, "axes": {"seed": 0}}, "settings_sha256": settings_hash(VIEW),
     "inputs": {"weights": {"unet": {"a.safetensors": {"sha256": "aa", "bytes": 2}}}, "data": {"scene-yard-1": "bb"}},
     "host": "one", "cpu": "A", "packages": {"torch": "2.13.0"}, "written": "2026", "device": {"type": "cpu", "threads": 1},
     "code": {"commit": "0123"}, "files": {"adapter/weights": "cc"},
@@ -123,7 +122,6 @@ def test_on_a_gpu_bits_are_not_expected(first, second):
         ("manifest.json", {"files": {"adapter/weights": "dd"}}, "trained weights", "adapter/weights not the same bytes"),
         ("manifest.json", {"inputs": {**MANIFEST["inputs"], "weights": {}}}, "weights", "unet.a.safetensors.bytes"),
         ("manifest.json", {"inputs": {**MANIFEST["inputs"], "data": {}}}, "data", "scene-yard-1 not the same bytes"),
-        ("manifest.json", OTHERS, "settings", "evaluation.pictures: 4 then, 2 now"),
     ],
 )  # fmt: skip
 def test_any_other_value_differs_and_is_named(first, second, name, values, what, said):
@@ -132,12 +130,18 @@ def test_any_other_value_differs_and_is_named(first, second, name, values, what,
     assert verdict.word == DIFFERS and said in differences(verdict)[what]
 
 
+def test_another_setting_differs_and_is_named(first, second):
+    (second / "run.yaml").write_text(dump_yaml({**VIEW, "settings": {"training": {"steps": 3, "clip": 2.0}}}))
+    assert differences(compare_run(first, second)) == {
+        "settings": "1 of 4, first settings.training.clip: 1.0 then, 2.0 now (5.0e-01 relative)"
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
         ("metrics.json", {"outcome": "oom"}),
         ("manifest.json", {"inputs": {**MANIFEST["inputs"], "weights": {"unet": {}}}}),
-        ("manifest.json", OTHERS),
     ],
 )
 def test_no_platform_excuses_other_settings_weights_or_outcomes(first, second, name, values):
@@ -174,10 +178,13 @@ def test_records_of_one_run_that_do_not_agree_are_named(first):
     (first / "adapter").mkdir()
     (first / "adapter/weights").write_bytes(b"swapped")
     changed(first, "training.json", time={"load_s": 0.5})
+    changed(first, "manifest.json", settings={**VIEW, "axes": {"seed": 1}})
+    said = {found.what: found.said for found in check_run(first)}
+    assert said["manifest.json"] == "1 of 3, first axes.seed: 1 in it, 0 in run.yaml (1.0e+00 relative)"
     (first / "run.yaml").write_text(dump_yaml({**VIEW, "id": "B"}))
     said = {found.what: found.said for found in check_run(first)}
     assert said["files"] == "adapter/weights not the same bytes" and "settings_sha256" in said["run.yaml"]
-    assert said["training.json"].startswith("1 of 4, first time: {'load_s': 0.5} in it, {'load_s': 1.0} in metrics.json")
+    assert said["training.json"].startswith("1 of 4, first time.load_s: 0.5 in it, 1.0 in metrics.json")
 
 
 @pytest.fixture

@@ -67,18 +67,18 @@ def test_the_example_is_whole(reference):
         assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json", "history.csv"} == set(manifest["files"])
 
 
-def last_digit(text: str, after: str) -> str:
-    """``text`` with another last digit in the first number that follows ``after``."""
+def another_digit(text: str, after: str) -> str:
+    """``text`` with another digit in the first number that follows ``after``: the last, or one that a double still tells."""
     start = text.index(after) + len(after)
     end = next(i for i in range(start + 1, len(text)) if text[i] in ",\n} ")
-    digit = "8" if text[end - 1] == "7" else "7"
-    return text[: end - 1] + digit + text[end:]
+    place = end - 1 if end - start < 12 else start + 11
+    return text[:place] + ("8" if text[place] == "7" else "7") + text[place + 1 :]
 
 
 def in_text(name: str, after: str) -> Callable[[Path], None]:
     def tamper(reference: Path) -> None:
         path = reference / name
-        path.write_text(last_digit(path.read_text(), after))
+        path.write_text(another_digit(path.read_text(), after))
 
     return tamper
 
@@ -98,14 +98,19 @@ CASES = {
     "an item": (
         in_text(f"runs/{OTHER}/metrics.json", '"item": "motorcycle",\n   "depth_mae": '),
         OTHER,
-        "items",
+        "items.0.depth_mae",
     ),
     "a time": (in_text(f"runs/{OTHER}/metrics.json", '"step_median_s": '), OTHER, "time"),
     "the record of training": (in_text(f"runs/{OTHER}/training.json", '"final_loss": '), OTHER, "final_loss"),
-    "a loss": (in_text(f"runs/{OTHER}/history.csv", "\n7,"), OTHER, "history.csv"),
-    "a loss of the run trained again": (in_text(f"runs/{RUN}/history.csv", "\n7,"), RUN, "step 7"),
+    "a row of the history": (in_text(f"runs/{OTHER}/history.csv", "\n7,"), OTHER, "history.csv"),
+    "a row of the history of the run trained again": (in_text(f"runs/{RUN}/history.csv", "\n7,"), RUN, "step 7"),
     "a time of the manifest": (in_text(f"runs/{OTHER}/manifest.json", '"seconds": '), OTHER, "origin.times.seconds"),
-    "threads of the manifest": (in_text(f"runs/{OTHER}/manifest.json", '"threads": '), OTHER, "origin.device.threads"),
+    "threads of the manifest": (
+        in_text(f"runs/{OTHER}/manifest.json", '"device": {\n  "type": "cpu",\n  "threads": '),
+        OTHER,
+        "origin.device.threads",
+    ),
+    "a setting of the manifest": (in_text(f"runs/{OTHER}/manifest.json", '"weight_decay": '), OTHER, "training.weight_decay"),
     "a setting": (in_text(f"runs/{OTHER}/run.yaml", "weight_decay: "), OTHER, "run.yaml"),
     "a collected metric": (in_table("metric.depth_mae"), OTHER, "metric.depth_mae"),
     "a prediction": (in_table("predicted_gib"), OTHER, "predicted_gib"),

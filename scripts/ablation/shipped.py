@@ -16,7 +16,8 @@ RESOURCES = "resources"
 def config_files(folder: Path) -> dict[str, Path]:
     """The YAML files of ``folder`` by name, with those of the folder of that name that the workflow brings."""
     places = (HOME / "config" / folder.name, folder)
-    return dict(sorted((path.stem, path) for place in places for path in place.glob("*.yaml")))
+    found = {path.stem: path for place in places for path in place.glob("*.yaml")}
+    return {name: found[name] for name in sorted(found)}
 
 
 def own_or_shipped(path: Path) -> Path:

@@ -11,7 +11,7 @@ from ablation.systems.released import first_line, load_frozen
 
 DOWNLOAD = """\
   T5 v1.1 XXL, the encoder alone (9.5 GB, Apache-2.0), and its tokenizer, in one folder:
-    hf download THUDM/CogVideoX-2b --include "text_encoder/*" "tokenizer/*" --local-dir models/t5
+    hf download THUDM/CogVideoX-2b text_encoder/ tokenizer/ --local-dir models/t5
     mv models/t5/text_encoder models/t5-v1_1-xxl && mv models/t5/tokenizer/* models/t5-v1_1-xxl"""
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 UNUSED = ("decoder.", "lm_head.")  # of a file that holds the whole T5

@@ -9,7 +9,11 @@ from ablation.verify.differences import FAR, Finding, compare_files, compare_his
 from ablation.verify.reading import read_record, read_settings
 
 EQUAL, WITHIN, DIFFERS = "equal", "within tolerance", "differs"
-TOLERANCE = {"losses": 0.02, "metrics": 0.05, "items": 0.2, "record": 0.02, "memory": 0.02}
+TOLERANCE = {"losses": 0.2, "metrics": 0.05, "items": 0.1, "record": 0.05, "memory": 0.02}
+"""Relative. Three times what the example's runs A and C were apart at most with PyTorch's plain kernels instead of AVX-512's:
+6.2 % in a step's losses, 1.3 % in metrics, 3.3 % in an item; with AVX2's or two threads it was far less. Small differences grow
+in training. Memory, as live tensors, was the same.
+"""
 PLATFORM = ("python", "packages", "libc", "cpu", "cpu_capability", "deterministic", "device")  # of a manifest
 AROUND = ("system", "code")  # told as well, and excuse nothing
 TIMED = ("schema", "time", "attempts", "device", "outcome")  # of metrics.json: another each time, or compared elsewhere
@@ -30,7 +34,7 @@ def compare_run(first: Path, second: Path) -> Verdict:
     """The folders of a run and of the same run trained again. Whatever takes time may differ."""
     records = [read_record(folder / "metrics.json") for folder in (first, second)]
     was, now = (read_manifest(folder / "manifest.json") for folder in (first, second))
-    settings, new = _settings([read_settings(first, was), read_settings(second, now)])
+    settings, new = _settings([read_settings(folder) for folder in (first, second)])
     findings = [
         settings,
         *_inputs(was, now),

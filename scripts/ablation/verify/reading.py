@@ -1,6 +1,5 @@
 """The files of a run's folder."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_settings(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """``run.yaml``, and of the evaluation what the manifest says, if it does."""
+def read_settings(folder: Path) -> dict[str, Any]:
+    """``run.yaml``."""
     view = load_yaml(folder / "run.yaml")
     if not isinstance(view, dict):
         raise UserError(f"{folder / 'run.yaml'}: are no settings of a run")
     view.pop(KEY, None)
-    judged = manifest.get("settings", {}).get("settings", {}).get("evaluation")
-    return view if judged is None else {**view, "evaluation": judged}
+    return view

@@ -10,7 +10,7 @@ from ablation.errors import UserError
 from ablation.systems.released import load_frozen, read_config
 
 DOWNLOAD = """\
-  The autoencoder of DiT-XL/2 (0.3 GB): hf download facebook/DiT-XL-2-256 --include "vae/*" --local-dir models/DiT-XL-2-256"""
+  The autoencoder of DiT-XL/2 (0.3 GB): hf download facebook/DiT-XL-2-256 vae/ --local-dir models/DiT-XL-2-256"""
 
 
 DEFAULT_SCALE = 0.18215  # of Stable Diffusion's autoencoder, whose older descriptions do not name it

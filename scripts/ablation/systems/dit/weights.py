@@ -14,9 +14,9 @@ from ablation.systems.weights import fill_strictly, read_weights
 
 DOWNLOAD = """\
   DiT-XL/2 at 256 pixels (3 GB, CC BY-NC 4.0), with its autoencoder:
-    hf download facebook/DiT-XL-2-256 --include "transformer/*" "vae/*" --local-dir models/DiT-XL-2-256
+    hf download facebook/DiT-XL-2-256 transformer/ vae/ --local-dir models/DiT-XL-2-256
   for captions, PixArt-alpha at 256 pixels (2.4 GB, OpenRAIL++), with its autoencoder:
-    hf download PixArt-alpha/PixArt-XL-2-256x256 --include "transformer/*" "vae/*" --local-dir models/PixArt-XL-2-256x256"""
+    hf download PixArt-alpha/PixArt-XL-2-256x256 transformer/ vae/ --local-dir models/PixArt-XL-2-256x256"""
 
 OURS, TABLE = "transformer.", "transformer.pos_embed.pos_embed"  # the table of positions is computed
 EMBEDDER = ".norm1.emb."

@@ -13,8 +13,9 @@ from ablation.systems.released import read_config
 from ablation.systems.weights import fill_strictly, read_weights
 
 DOWNLOAD = """\
-  Kolors: hf download Kwai-Kolors/Kolors-diffusers --include "unet/*fp16*" "text_encoder/*fp16*" "vae/*" "tokenizer/*"
-    "*/*.json" --local-dir models/Kolors-diffusers   (about 18 GB)
+  Kolors (about 18 GB):
+    hf download Kwai-Kolors/Kolors-diffusers --include "unet/*fp16*" --include "text_encoder/*fp16*" \\
+      --include "vae/*" --include "tokenizer/*" --include "*/*.json" --local-dir models/Kolors-diffusers
   Licence: free for research; commercial use by registration with its authors."""
 
 STEMS = {"unet": "diffusion_pytorch_model", "text_encoder": "model"}
