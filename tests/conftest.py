@@ -25,8 +25,8 @@ PARITY = Path(__file__).parent / "data/parity"
 # The files that take longest, longest first: run in several processes, none of them is left to be waited for at the end.
 LONGEST = [
     "test_kolors_processes", "test_workflow", "test_scaffold", "test_module", "test_verify_example", "test_processes",
-    "test_probe_workflow", "test_workflow_plan", "test_faults", "test_predict", "test_training", "test_docs", "test_recommended",
-    "test_status_training", "test_rdt_system", "test_hunyuan3d_system",
+    "test_probe_workflow", "test_workflow_plan", "test_faults", "test_predict", "test_training", "test_docs",
+    "test_recommended", "test_status_training", "test_rdt_system", "test_hunyuan3d_system",
 ]  # fmt: skip
 
 torch.set_num_threads(1)
