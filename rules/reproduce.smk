@@ -24,4 +24,5 @@ rule verify:
         "hold what was trained again against the first time"
     shell:
         program("verify_run.py")
-        + " --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q} 2>&1 | tee {log:q}"
+        + " --reference {params.reference:q} --again {params.again:q} --runs {params.runs:q}"
+        " 2> {log:q} || {{ status=$?; cat {log:q} >&2; exit $status; }}"

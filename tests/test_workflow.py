@@ -15,6 +15,7 @@ from peft import PeftConfig
 from test_report_page import data_of
 from workflow import copy_project, jobs, snakemake
 
+from ablation.formats import SCHEMA
 from ablation.yamlfile import dump_yaml, load_yaml
 
 MICRO = [
@@ -66,7 +67,7 @@ def test_every_number_leads_to_the_manifest_of_its_run(finished):
     for row in table.to_dict("records"):
         link = runs[row["run"]]["links"]["origin"]
         manifest = json.loads((finished / link).read_text())
-        assert link == f"runs/{row['run']}/manifest.json" and manifest["run"] == row["run"] and manifest["schema"] == 2
+        assert link == f"runs/{row['run']}/manifest.json" and manifest["run"] == row["run"] and manifest["schema"] == SCHEMA
         told = {"host", "cpu", "python", "written", "energy_j"} & set(manifest)
         assert {name: row[f"origin.{name}"] for name in told} == {name: manifest[name] for name in told}
         assert row["origin.times.seconds"] == manifest["times"]["seconds"] > 0
