@@ -13,7 +13,7 @@ from ablation.cli import aligned, call
 from ablation.errors import readable
 from ablation.files import write_csv
 from ablation.resolved import runs_of
-from ablation.verify.again import DIFFERS, EQUAL, TOLERANCE, WITHIN, Verdict, compare_run
+from ablation.verify.again import DIFFERS, EQUAL, TOLERANCE, WITHIN, Verdict, by_this_program, compare_run
 from ablation.verify.choice import chosen
 from ablation.verify.differences import Finding
 from ablation.verify.records import TABLE, check_run, check_table, check_tables
@@ -27,6 +27,7 @@ def verify(reference: Path, again: Path, wanted: str) -> dict[str, Verdict]:
     rows = check_table(reference) if (reference / TABLE).is_file() else {}
     found = {}
     for run in chosen(reference, runs, wanted):
+        by_this_program(again, run)
         compared, kept = compare_run(reference / "runs" / run, again / "runs" / run), records(reference, run, rows)
         word = DIFFERS if any(finding.said for finding in kept) else compared.word
         found[run] = Verdict(word, [*compared.findings, *kept], compared.reasons)

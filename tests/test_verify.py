@@ -11,7 +11,8 @@ from ablation.errors import UserError
 from ablation.files import write_json
 from ablation.manifest import settings_hash
 from ablation.parsed import parse_studies
-from ablation.verify.again import DIFFERS, EQUAL, TOLERANCE, WITHIN, compare_run
+from ablation.provenance import code_hash
+from ablation.verify.again import DIFFERS, EQUAL, TOLERANCE, WITHIN, by_this_program, compare_run
 from ablation.verify.choice import chosen, device_of
 from ablation.verify.records import check_run
 from ablation.yamlfile import dump_yaml
@@ -67,6 +68,16 @@ def test_what_takes_another_time_is_the_same_run(first, second):
         "settings", "weights", "data", "outcome", "losses", "trained weights", "metrics", "items", "memory", "record",
     ]  # fmt: skip
     assert told({"A": verdict}) == "  equal  A"
+
+
+def test_what_another_program_trained_again_is_no_proof(first):
+    again = first.parent / "again"
+    shutil.copytree(first, again / "runs/A")
+    changed(again / "runs/A", "manifest.json", code={"program_sha256": code_hash()})
+    by_this_program(again, "A")
+    changed(again / "runs/A", "manifest.json", code={"program_sha256": "0" * 64})
+    with pytest.raises(UserError, match=f"^A: the workflow has changed since .*; remove {again} and start once more$"):
+        by_this_program(again, "A")
 
 
 def test_the_first_step_that_differs_is_named_with_how_much(first, second):

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation.errors import UserError
 from ablation.manifest import files_in, read_manifest
+from ablation.provenance import code_hash
 from ablation.verify.differences import FAR, Finding, compare_files, compare_histories, compare_values, flat, same
 from ablation.verify.reading import read_record, read_settings
 
@@ -48,6 +50,13 @@ def compare_run(first: Path, second: Path) -> Verdict:
     if "cuda" in [said.get("device", {}).get("type") for said in (was, now)]:
         platform.append("device: results of a GPU are not repeated bit by bit")
     return Verdict(_word(findings, elsewhere=bool(platform)), findings, [*new, *platform, *_unlike(was, now, AROUND)])
+
+
+def by_this_program(again: Path, run: str) -> None:
+    """Raise :class:`UserError` if ``run`` was trained ``again`` by a program that has changed since: no proof."""
+    code = read_manifest(again / "runs" / run / "manifest.json").get("code", {})
+    if code.get("program_sha256") not in (None, code_hash()):
+        raise UserError(f"{run}: the workflow has changed since it was trained again; remove {again} and start once more")
 
 
 def _word(findings: Sequence[Finding], elsewhere: bool) -> str:
