@@ -190,7 +190,7 @@ def test_a_number_leads_to_its_runs_and_each_to_all_that_is_known_of_it(opened):
     run = page.get_by_role("dialog", name="B-r16-b2x1-fp32-s1-00000004")
     assert page.url.endswith("#run=B-r16-b2x1-fp32-s1-00000004")
     text = run.inner_text()
-    for known in ("strategy", f"{loss(4):.3f} m", "1.250 GiB", "node<1>", "0123456789ab", "--run B-r16-b2x1-fp32-s1-00000004"):
+    for known in ("strategy", f"{loss(4):.3f} m", "1.250 GiB", "node<1>", "0123456789ab", "runs=B-r16-b2x1-fp32-s1-00000004"):
         assert known in text
     curve = run.get_by_role("img", name="Training loss from 1 at step 1 to 0.0084")
     assert {"step", "loss", "100", "0.5"} <= set(curve.locator("text").all_text_contents())
