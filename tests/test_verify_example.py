@@ -10,6 +10,7 @@ import pytest
 from verify_run import TABLES, verify
 from workflow import copy_project, jobs, snakemake
 
+from ablation.formats import SCHEMA
 from ablation.manifest import read_manifest
 from ablation.verify.again import DIFFERS, EQUAL, PLATFORM, WITHIN
 
@@ -63,7 +64,7 @@ def test_the_example_is_whole(reference):
             "run.yaml", "history.csv", "metrics.json", "training.json", "manifest.json",
         }  # fmt: skip
         manifest = read_manifest(reference / "runs" / run / "manifest.json")
-        assert manifest["schema"] == 2 and manifest["code"]["changed"] is False and manifest["deterministic"]
+        assert manifest["schema"] == SCHEMA and manifest["code"]["changed"] is False and manifest["deterministic"]
         assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json", "history.csv"} == set(manifest["files"])
 
 
