@@ -184,11 +184,12 @@ def test_a_number_leads_to_its_runs_and_each_to_all_that_is_known_of_it(opened):
     number = page.get_by_role("link", name="0.250 ± 0.010")
     number.click()
     dialog = page.get_by_role("dialog", name="3 runs")
-    assert page.url.endswith("#runs=3-5")
-    assert dialog.locator("tbody th").all_inner_texts() == [f"B-r16-b2x1-fp32-s{seed}-0000000{seed + 3}" for seed in range(3)]
+    expect(page).to_have_url(re.compile("#runs=3-5$"))
+    expect(dialog.locator("tbody th")).to_have_text([f"B-r16-b2x1-fp32-s{seed}-0000000{seed + 3}" for seed in range(3)])
     dialog.get_by_role("link", name="s1").click()
     run = page.get_by_role("dialog", name="B-r16-b2x1-fp32-s1-00000004")
-    assert page.url.endswith("#run=B-r16-b2x1-fp32-s1-00000004")
+    expect(page).to_have_url(re.compile("#run=B-r16-b2x1-fp32-s1-00000004$"))
+    expect(run).to_be_visible()
     text = run.inner_text()
     for known in ("strategy", f"{loss(4):.3f} m", "1.250 GiB", "node<1>", "0123456789ab", "runs=B-r16-b2x1-fp32-s1-00000004"):
         assert known in text
@@ -202,7 +203,7 @@ def test_a_number_leads_to_its_runs_and_each_to_all_that_is_known_of_it(opened):
     run.get_by_role("link", name="List").click()
     page.get_by_role("dialog", name="3 runs").get_by_role("button", name="Close").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
-    assert "#run" not in page.url
+    expect(page).not_to_have_url(re.compile("#run"))
     expect(number).to_be_focused()
 
 
@@ -215,7 +216,7 @@ def test_a_number_of_one_run_leads_straight_to_it_and_back_goes_back(opened):
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("link", name="1 OOM").click()
     expect(page.get_by_role("dialog")).to_contain_text(f"out of memory {HOSTILE}")
-    assert page.get_by_role("button", name="Copy").count() == 0  # it never came to an end, so there is nothing to repeat
+    expect(page.get_by_role("button", name="Copy")).to_have_count(0)  # it never came to an end, so there is nothing to repeat
 
 
 def test_an_address_opens_the_run_it_names(opened):
@@ -284,6 +285,7 @@ def test_a_phone_shows_all_without_scrolling_sideways_but_in_tables(opened, name
         assert box.evaluate("box => getComputedStyle(box).overflowX") == "auto"
         page.get_by_role("link", name="0.250 ± 0.010").click()
         page.get_by_role("dialog").get_by_role("link", name="s1").click()
+        expect(page.get_by_role("dialog", name=RUN)).to_be_visible()
         assert page.get_by_role("dialog").bounding_box()["width"] <= PHONE["width"]
         assert page.evaluate("document.getElementById('detail').scrollWidth") <= PHONE["width"]
 
@@ -340,7 +342,7 @@ def test_a_thousand_runs(opened, addresses):
     page.get_by_role("button", name="Show all 1000 rows").click()
     assert column(page, "runs", 4) == losses
     page.get_by_role("link", name="1000 completed").click()
-    assert page.get_by_role("dialog", name="1000 runs").locator("tbody tr").count() == 1000
+    expect(page.get_by_role("dialog", name="1000 runs").locator("tbody tr")).to_have_count(1000)
 
 
 # --- for everybody -------------------------------------------------------------------------------------------------------
