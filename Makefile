@@ -9,7 +9,7 @@ SITE ?= site
 
 .DEFAULT_GOAL := help
 .PHONY: help install wheelhouse pins demo demo-all new-study new-system claims watch archive restore \
-	test test-slurm test-page test-install test-crate fault-matrix lint format schemas docs vram-table gpu-records \
+	test test-slurm test-page test-install test-crate fault-matrix lint format schemas docs vram-table speed-table benchmarks gpu-records \
 	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
@@ -114,6 +114,13 @@ docs: install  ## the documentation as a site, in site/, with its links checked
 
 vram-table: install  ## docs/vram-records.md, from benchmarks/records
 	$(BIN)/python scripts/write_vram_table.py
+
+speed-table: install  ## docs/speed.md, from benchmarks/speed
+	$(BIN)/python benchmarks/write_speed_table.py
+
+benchmarks: install  ## measure every row of docs/speed.md again on this machine, and write that page (an hour, with nothing else running)
+	for each in $$(grep -l recording benchmarks/*.py | grep -v -e recording.py -e write_speed_table.py); do $(BIN)/python $$each --record || exit 1; done
+	$(BIN)/python benchmarks/write_speed_table.py
 
 gpu-records: install  ## on a machine with a GPU: predicted against measured memory, 9 minutes, into benchmarks/records
 	$(BIN)/python scripts/gpu_records.py

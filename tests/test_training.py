@@ -3,6 +3,7 @@
 import csv
 import json
 
+import naive_run
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from ablation.systems import load_system
 from ablation.systems.base import Draw
 from ablation.systems.vggt.data.scene import prepare_scene
 from ablation.training.model import for_evaluation, for_training, pretrained
+from ablation.training.strategy import trained_of
 from ablation.training.trainer import Trainer
 from ablation.vram.budget import Budget
 from ablation.vram.measure import CpuMeter
@@ -106,6 +108,17 @@ def same(a, b):
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["A", "whole"])
+def test_the_trainer_learns_what_a_plain_loop_learns(setup, strategy):
+    trainer = setup("trained", strategy=strategy, batch=2)
+    assert trainer.train() == "completed"
+    ours = trained_of(trainer.accelerator.unwrap_model(trainer.model))
+    weights = {"weights": trainer.folder.parent / "weights.safetensors"}
+    plain = trained_of(naive_run.trained(trainer.run, trainer.system, weights, trainer.data))
+    assert ours.keys() == plain.keys()
+    assert all(torch.equal(ours[name], plain[name]) for name in ours)
 
 
 def test_training_lowers_the_loss_and_leaves_a_standard_adapter(setup, vggt):

@@ -31,7 +31,7 @@ def surroundings(device: str) -> dict[str, Any]:
         "host": platform.node(),
         "system": platform.platform(),
         "libc": " ".join(platform.libc_ver()).strip(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "device": _device(device),
@@ -101,7 +101,8 @@ def _slurm() -> dict[str, str | None]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
