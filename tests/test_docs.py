@@ -20,7 +20,7 @@ from workflow import copy_project
 from ablation.scaffold import new_study, new_system
 from ablation.study import load_study
 
-RUN = r"mkdir |cp |make (help|docs|vram-table|schemas)$|snakemake (-n |--unlock)|python scripts/(status.py$|write_report)"
+RUN = r"mkdir |cp |make (help|docs|vram-table|speed-table|schemas)$|snakemake (-n |--unlock)|python scripts/(status.py$|write_report)"
 """What is run as it stands, page by page, in one copy of the project."""
 
 ELSEWHERE = {
@@ -58,6 +58,7 @@ ELSEWHERE = {
     "python scripts/status.py .*--all": "tests/test_status_program.py::test_in_a_pipe_it_is_plain_text",
     "python tests/parity.py": "tests/test_parity.py::test_command_line_fails_beyond_the_tolerance",
     "python benchmarks/vram_peft.py": "the committed records came of it; it takes minutes",
+    "make benchmarks": "an hour; each row of its table names a test, and tests/test_speed_table.py looks for it",
     "hf download|mv models/t5": "gigabytes from a host that tests do not reach",
     "tensorboard |tail -f": "shows what a person looks at, and does not end",
     r"\$EDITOR": "opens an editor",
