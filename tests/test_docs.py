@@ -20,7 +20,10 @@ from workflow import copy_project
 from ablation.scaffold import new_study, new_system
 from ablation.study import load_study
 
-RUN = r"mkdir |cp |make (help|docs|vram-table|speed-table|schemas)$|snakemake (-n |--unlock)|python scripts/(status.py$|write_report)"
+RUN = (
+    r"mkdir |cp |make (help|docs|vram-table|speed-table|schemas)$|snakemake (-n |--unlock)|"
+    r"python scripts/(status.py$|write_report)"
+)
 """What is run as it stands, page by page, in one copy of the project."""
 
 ELSEWHERE = {
