@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation.systems.vggt.model.layers import Block, run_block
+from ablation.systems.vggt.model.prefix import PATCHES, Size, State, level, start_of, tokens_after
 from ablation.systems.vggt.model.rope import Rotation, grid_positions, rotation_of
 from ablation.systems.vggt.model.vit import VisionTransformer
 from ablation.systems.vggt.settings import Architecture
@@ -46,32 +47,49 @@ class Aggregator(nn.Module):
         The last axis holds the frame block's output, then the global block's. P counts the camera token, the registers
         and the patches, in this order. Only the depths asked for are kept: at 518 x 518 each costs 22.5 MB a frame in bf16.
         """
-        batch, frames = images.shape[:2]
+        last = len(self.frame_blocks)
+        state = self.go_on(self.trunk(images), images.shape[-2:], last, keep)
+        return [state.get(level(depth)) for depth in range(last)]
+
+    def trunk(self, images: Tensor) -> State:
+        """The state before the first depth, from ``images`` [B, S, 3, H, W] in [0, 1]."""
         normalised = (images.flatten(0, 1) - self._mean) / self._std
         patches = self.patch_embed(normalised.to(self.patch_embed.patch_embed.proj.weight.dtype))
-        tokens = torch.cat([self._special(batch, frames).to(patches.dtype), patches], dim=1)
-        within, across = self._rotations(images, frames)
+        return {PATCHES: patches.unflatten(0, images.shape[:2])}
 
-        kept: list[Tensor | None] = [None] * len(self.frame_blocks)
-        count, dim = tokens.shape[1:]
-        for depth, (frame_block, global_block) in enumerate(zip(self.frame_blocks, self.global_blocks, strict=True)):
-            tokens = run_block(frame_block, tokens.reshape(batch * frames, count, dim), within, self.gradient_checkpointing)
-            of_frame = tokens
-            tokens = run_block(global_block, tokens.reshape(batch, frames * count, dim), across, self.gradient_checkpointing)
+    def go_on(self, state: State, size: Size, stop: int, keep: Collection[int]) -> State:
+        """``state`` carried on to depth ``stop``, of images of ``size``, with the levels in ``keep`` that are passed."""
+        start = start_of(state, len(self.frame_blocks))
+        if start == stop:
+            return state
+        tokens = self._with_special(state[PATCHES]) if start == 0 else state[tokens_after(start)]
+        batch, frames, count, dim = tokens.shape
+        within, across = self._rotations(size, frames, tokens.device)
+        kept = {name: value for name, value in state.items() if name not in (PATCHES, tokens_after(start))}
+        for depth in range(start, stop):
+            of_frame = self._run(self.frame_blocks[depth], tokens.reshape(batch * frames, count, dim), within)
+            tokens = self._run(self.global_blocks[depth], of_frame.reshape(batch, frames * count, dim), across)
             if depth in keep:
                 both = [of_frame.view(batch, frames, count, dim), tokens.view(batch, frames, count, dim)]
-                kept[depth] = torch.cat(both, dim=-1)
+                kept[level(depth)] = torch.cat(both, dim=-1)
+        if stop < len(self.frame_blocks):
+            kept[tokens_after(stop)] = tokens.view(batch, frames, count, dim)
         return kept
 
-    def _special(self, batch: int, frames: int) -> Tensor:
-        """Camera and register tokens [B * S, 1 + registers, C]."""
+    def _run(self, block: Block, tokens: Tensor, rotation: Rotation) -> Tensor:
+        return run_block(block, tokens, rotation, self.gradient_checkpointing)
+
+    def _with_special(self, patches: Tensor) -> Tensor:
+        """``patches`` [B, S, N, C] behind camera and register tokens."""
+        batch, frames = patches.shape[:2]
         both = torch.cat([self.camera_token, self.register_token], dim=2)  # [1, 2, T, C]
         first, others = both[:, :1], both[:, 1:].expand(-1, frames - 1, -1, -1)
-        return torch.cat([first, others], dim=1).expand(batch, -1, -1, -1).flatten(0, 1)
+        special = torch.cat([first, others], dim=1).expand(batch, -1, -1, -1)
+        return torch.cat([special.to(patches.dtype), patches], dim=2)
 
-    def _rotations(self, images: Tensor, frames: int) -> tuple[Rotation, Rotation]:
+    def _rotations(self, size: Size, frames: int, device: torch.device) -> tuple[Rotation, Rotation]:
         """Rotary angles within a frame and over all frames; every frame repeats the same positions."""
-        rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        positions = grid_positions(rows, columns, self.special_tokens, images.device)
+        rows, columns = size[0] // self.patch_size, size[1] // self.patch_size
+        positions = grid_positions(rows, columns, self.special_tokens, device)
         within = rotation_of(positions, self.head_dim, self.rope_base)
         return within, Rotation(within.cos.repeat(frames, 1), within.sin.repeat(frames, 1))
