@@ -58,6 +58,7 @@ class _Probe:
             self.clock.start()
             training_step(self._copies(batch, accumulation), accumulation, self.meter.mark)
             self.clock.stop()
+            self.clock.read()
             self.meter.watch_step(training_step.lasting())
 
     def record(self) -> dict[str, Any]:

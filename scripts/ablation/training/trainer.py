@@ -1,11 +1,16 @@
 """One training run from settings to adapter. The same for every system.
 
 With several processes each has a trainer; they take the same steps on samples of their own, and the first one writes.
+
+A GPU never waits for the host: while it computes a step, the next one is given to it, and only then are the numbers of the
+first read. What looks at them (guards, history, signals) is a step late, but never later than a checkpoint, a preview or the
+end, so that it comes to what it would have come to at once. A CPU has nothing under way: there no step is late.
 """
 
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
@@ -36,6 +41,7 @@ from ablation.training.schedules import learning_rate
 from ablation.training.step import TrainingStep
 from ablation.training.strategy import count_parameters, remove_trained, save_trained
 from ablation.training.trackers import check_trackers, tracked
+from ablation.training.underway import Reading, Underway
 from ablation.vram.measure import Meter, StepClock, of_processes
 
 log = logging.getLogger(__name__)
@@ -58,6 +64,8 @@ class Trainer:
         self.run, self.system, self.folder, self.device = run, system, folder, device
         self.settings, self.data, self.place = run.settings.training, data, place()
         self.meter, self.clock = meter, StepClock(device)
+        self.underway: deque[Underway] = deque()
+        self.behind = 1 if device.type == "cuda" else 0  # steps under way while the next one is prepared
 
         check_trackers(run)
         started = time.perf_counter()
@@ -122,11 +130,17 @@ class Trainer:
             if start and self._previews(start) and not self._preview_folder(start).is_dir():
                 self._preview(start, writer)  # the attempt before left in haste
             for step in range(start, self.total):
-                row, leaves = self._step(step, islice(batches, self.split.accumulation))
-                if self._fatal(step, row):
-                    return "diverged"
-                self._record(step, row, writer, bar)
-                leaves = leaves and step + 1 < self.total
+                try:
+                    self.underway.append(self._step(step, islice(batches, self.split.accumulation)))
+                except Exception:
+                    if self._settle(0, writer, bar) == "diverged":  # by a step before, after which none was to come
+                        return "diverged"
+                    raise
+                looked_at = self._previews(step + 1) or self._saves(step + 1) or step + 1 == self.total
+                found = self._settle(0 if looked_at else self.behind, writer, bar)
+                if found == "diverged":
+                    return found
+                leaves = found == "preempted" and step + 1 < self.total
                 if self._previews(step + 1) and not leaves:
                     self._preview(step + 1, writer)
                 if self._saves(step + 1) or leaves:
@@ -172,23 +186,38 @@ class Trainer:
         tail = losses[-max(1, len(losses) // 10) :]
         return sum(tail) / len(tail) if tail else None
 
-    def _step(self, step: int, batches) -> tuple[dict[str, float], bool]:
-        """One optimizer step; its numbers, read back from the device once, and whether a signal asks any process to leave."""
+    def _step(self, step: int, batches) -> Underway:
+        """One optimizer step is given to the device, and whether a signal asks this process to leave to the others."""
         rate = learning_rate(step, self.total, self.run.strategy.lr, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.clock.start()
         on_device = (order.to_device(batch, self.device) for batch in batches)
         values = self.training_step(on_device, self.split.accumulation, self.meter.mark)
-        seconds = self.clock.stop()
+        self.clock.stop()
         self.meter.watch_step(self.training_step.lasting())
-        epoch = (step + 1) / self.steps_per_epoch
-        leaves = torch.tensor(float(leave.asked() is not None), device=self.device)
+        leaves = torch.full((), float(leave.asked() is not None), device=self.device)  # filled there: nothing is copied
         means = self.accelerator.reduce(torch.stack([*(value.float() for value in values.values()), leaves]), "mean")
-        *numbers, leaves = means.tolist()
-        numbers = dict(zip(values, numbers, strict=True))
-        row = {"step": step + 1, "epoch": round(epoch, 4), "lr": rate, **numbers, "seconds": round(seconds, 6)}
-        return row, leaves > 0
+        known = {"step": step + 1, "epoch": round((step + 1) / self.steps_per_epoch, 4), "lr": rate}
+        return Underway(step, known, tuple(values), Reading(means))
+
+    def _settle(self, behind: int, writer: SummaryWriter | None, bar: tqdm) -> str | None:
+        """Look at the numbers of the steps under way, but of the last ``behind``, and keep them.
+
+        Returns ``diverged`` where one ended the run: those after it are forgotten. ``preempted`` where a process is asked to
+        leave: then nothing stays under way.
+        """
+        found = None
+        while len(self.underway) > behind:
+            done = self.underway.popleft()
+            row, leaves = done.row(self.clock.read())
+            if self._fatal(done.step, row):
+                self.underway.clear()
+                return "diverged"
+            self._record(done.step, row, writer, bar)
+            if leaves:
+                found, behind = "preempted", 0
+        return found
 
     def _fatal(self, step: int, row: dict[str, float]) -> bool:
         scaled = self.accelerator.scaler is not None

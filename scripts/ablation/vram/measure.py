@@ -2,6 +2,7 @@
 
 import resource
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -191,25 +192,43 @@ def resident_peak_gib() -> float:
 
 
 class StepClock:
-    """Times of optimizer steps, the first ones left out as warm-up."""
+    """Times of optimizer steps, the first ones left out as warm-up.
+
+    A GPU keeps its own time, by events between its kernels: a step's is read when its end has come, maybe steps later.
+    """
 
     WARMUP = 3
 
     def __init__(self, device: torch.device):
         self.device = device
         self.seconds: list[float] = []
-        self._start = 0.0
+        self._started: Any = None
+        self._running: deque[tuple[Any, Any]] = deque()
 
     def start(self) -> None:
         """A step begins."""
-        self._start = time.perf_counter()
+        self._started = self._now()
 
-    def stop(self) -> float:
-        """The step's work is done; returns its seconds."""
+    def stop(self) -> None:
+        """All of the step's work is given to the device."""
+        self._running.append((self._started, self._now()))
+
+    def read(self) -> float:
+        """The seconds of the first step that was not read yet; waits for its end."""
+        started, ended = self._running.popleft()
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds.append(time.perf_counter() - self._start)
+            ended.synchronize()
+            self.seconds.append(started.elapsed_time(ended) / 1000)
+        else:
+            self.seconds.append(ended - started)
         return self.seconds[-1]
+
+    def _now(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
 
     def report(self, samples_per_step: int) -> dict[str, float | None]:
         """Median and 95th percentile in seconds, and the throughput at the median."""
