@@ -19,7 +19,7 @@ rule train_run:
         "../envs/ablation.yaml"
     threads: lambda w: run_of(w).settings.compute.threads * run_of(w).axes["gpus"]
     resources:
-        **on_nodes(),
+        **gpus_of_run(),
         mem_mb=lambda w, attempt: (
             run_of(w).settings.compute.mem_gib * 1024 * (1 + attempt) // 2
         ),
@@ -42,4 +42,5 @@ rule train_run:
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
         " --base {input.base:q} --cards config/hardware --hashes results/hashes --folder {params.folder:q} --threads {threads}"
+        " --plan results/{wildcards.scale}/{wildcards.study}/plan.csv"
         f" --device {DEVICE} >> {{log:q}} 2>&1"

@@ -14,7 +14,8 @@ from ablation.settings import Settings
 from ablation.study import Study
 from ablation.sweep import Run, all_axes, expand, one_per_cell
 from ablation.systems import load_system
-from ablation.vram.predict import MARGIN, Prediction, Predictor
+from ablation.vram.margin import MARGIN
+from ablation.vram.predict import Prediction, Predictor
 from ablation.vram.trace import Untraceable
 
 DIGITS = 4
