@@ -43,6 +43,9 @@ REQUEUE_SECONDS = 120.0  # in which SLURM ends a job that asked to be queued aga
 
 def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     """Train ``run`` in ``args.folder``; returns the content of ``training.json``, and the ``surroundings``."""
+    from ablation.training.loading import load_libraries
+
+    load_libraries(run)
     import torch
 
     from ablation.provenance import surroundings
