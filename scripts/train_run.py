@@ -48,6 +48,9 @@ class Cramped(Exception):
 
 def train(run: Run, args: argparse.Namespace, held: Lease = CPU_OR_ALL) -> dict[str, Any]:
     """Train ``run`` in ``args.folder``; returns the content of ``training.json``, and the ``surroundings``."""
+    from ablation.training.loading import load_libraries
+
+    load_libraries(run)
     import torch
 
     from ablation.provenance import surroundings

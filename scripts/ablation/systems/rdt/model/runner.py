@@ -26,6 +26,13 @@ class Observation(NamedTuple):
     """[B], control frequency in Hz; 0 where unknown."""
 
 
+def observation_of(batch: dict[str, Tensor]) -> Observation:
+    """What the network is told in a batch of samples."""
+    return Observation(
+        batch["lang_tokens"], batch["lang_mask"], batch["img_tokens"], batch["state"], batch["mask"], batch["frequency"]
+    )
+
+
 class Conditions(NamedTuple):
     """An observation in the width of the network."""
 
