@@ -35,7 +35,7 @@ class Cache:
     """What a run reads: outputs at ``cut`` or before it. ``identity``: of what may have made them."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], cut: float):
-        """A folder that is empty, damaged or of something else is a cache of nothing; the log tells why."""
+        """A folder that is damaged or of something else is a cache of nothing; the log tells why."""
         self._samples: dict[str, dict[str, list]] = {}
         self._cuts: list[list[str]] = []
         try:

@@ -1,5 +1,6 @@
 """What decides the outputs of a frozen part to the last bit, but for its inputs."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from ablation.manifest import hashes_of
+from ablation.prefix.cache import INDEX, Cache
 from ablation.provenance import code_hash, cpu_name, device_facts
 from ablation.sweep import Run
 
@@ -23,3 +25,13 @@ def identity_of(run: Run, weights: Mapping[str, Path], known: Path, device: torc
         "torch": torch.__version__,
         "device": [device_facts(str(device)), *processor],
     }
+
+
+def cache_for(
+    run: Run, caches: Path | None, weights: Mapping[str, Path], known: Path, device: torch.device, trained: bool = True
+) -> Cache | None:
+    """What ``run`` may read of the folder ``caches``, if there is any; not ``trained``: its network before, all frozen."""
+    if caches is None or run.prefix is None or not (caches / run.prefix / INDEX).is_file():
+        return None
+    cut = run.prefix_cut if trained else math.inf
+    return Cache(caches / run.prefix, identity_of(run, weights, known, device), cut)
