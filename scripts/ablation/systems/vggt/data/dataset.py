@@ -19,7 +19,6 @@ from ablation.systems.vggt.data.sequences import windows_of
 from ablation.systems.vggt.data.view import PreparedView, rasterise
 from ablation.systems.vggt.settings import Augment, Data
 
-
 INPUT = "images"  # what the frozen part of the network sees of a sample
 
 
