@@ -1,7 +1,7 @@
-"""Train one run. Whatever its outcome (completed, oom, diverged), the outcome is written and the exit status is 0.
+"""Train one run and evaluate it. Whatever its outcome (completed, oom, diverged), that is written and the exit status is 0.
 
 Asked to leave by a signal (SIGUSR1, SIGTERM, SIGINT) it saves a checkpoint after the step under way and exits with status 76;
-the next attempt goes on from there.
+the next attempt goes on from there. What is trained is kept: where the evaluation fails or changes, nothing is trained again.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from ablation.gpus import lease_gpus
 from ablation.hardware import load_card
 from ablation.manifest import inputs_of
 from ablation.nvml import energy_of
-from ablation.provenance import code_hash
 from ablation.resolved import load_run
 from ablation.sweep import Run
 from ablation.training.fingerprint import state_fingerprint
@@ -150,8 +149,26 @@ def journaled(journal: Journal, fingerprint: str, gpus: list[str], work: Callabl
         raise leave.Left(reason)
 
 
+def judge(run: Run, args: argparse.Namespace) -> None:
+    """Evaluate what is trained, as a process would that has not trained. A signal ends it at once: nothing is lost."""
+    with leave.at_once():
+        import torch
+
+        from ablation.conclusion import conclude
+        from ablation.training.randomness import make_deterministic
+        from ablation.vram.budget import whole_device
+        from ablation.vram.oom import release_memory
+
+        torch.set_num_threads(max(1, args.threads // run.axes["gpus"]))
+        make_deterministic(False)
+        device = choose_device(args.device, run.settings.scale)
+        release_memory(device)
+        whole_device(device)
+        conclude(run, args.folder, args.base, dict(args.weights), args.data, device)
+
+
 def main() -> None:
-    """Lease the folder, and GPUs where there are some; train, unless that is done; put the record where it belongs."""
+    """Lease the folder, and GPUs where there are some; train, unless that is done; publish the record; evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
@@ -159,35 +176,43 @@ def main() -> None:
     add_job_arguments(parser)
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--base", type=Path, help="metrics.json of the pretrained model; without it, nothing is evaluated")
     parser.add_argument("--hashes", type=Path, required=True, help="folder that remembers the hashes of weights")
     args = parser.parse_args()
     leave.listen()
     run = load_run(args.study, args.run, args.fingerprint)
     fingerprint = state_fingerprint(run, dict(args.weights), args.data)
-    result = Result(args.folder, fingerprint, code_hash())
+    result = Result(args.folder, fingerprint)
     if started():  # by this program, which holds the leases
         with as_one_of_several(run.settings.compute.patience_min):
             train_here(run, args, result)
         return
     inputs = inputs_of(dict(args.weights), args.data, args.hashes)
+    trained = False
     try:
         with lease.hold(args.folder, logging.warning):
-            if result.whole():
+            trained = result.whole()
+            if trained:
                 logging.warning("%s is trained already; remove %s to train it again", run.id, args.folder / "state")
-            else:
-                with lease_gpus(run.axes["gpus"]) as gpus:
-                    logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
+            with lease_gpus(1 if trained else run.axes["gpus"]) as gpus:
+                logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
+                if not trained:
                     journaled(Journal(args.folder), fingerprint, gpus, lambda: work(run, args, result))
-            result.publish(run, inputs)
+                result.publish(run, inputs)
+                if args.base is not None:
+                    judge(run, args)
     except leave.Left as left:
-        depart(str(left))
+        depart(str(left), again=not trained)
 
 
-def depart(reason: str) -> None:
-    """Exit with status 76; ahead of SLURM's time limit, have the job queued again: each attempt takes a step at least."""
+def depart(reason: str, again: bool) -> None:
+    """Exit with status 76; ahead of SLURM's time limit, have the job queued ``again`` if an attempt makes some way in its time.
+
+    One that trains takes a step at least. An evaluation begins anew each time, and may be longer than the limit.
+    """
     logging.warning("%s: left before the end; the next attempt goes on from here", reason)
     job = os.environ.get("SLURM_JOB_ID")
-    if reason == "SIGUSR1" and job:
+    if reason == "SIGUSR1" and job and again:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0:
             time.sleep(REQUEUE_SECONDS)

@@ -63,14 +63,19 @@ def start(
     cards: Path = ROOT / "config/hardware",
     program: Path = ROOT / "scripts/train_run.py",
     before: Callable[[], None] | None = None,
+    base: Path | None = None,
 ) -> Program:
-    """Begin to train ``run`` in ``folder`` on the CPU. ``before`` is called in the process first."""
+    """Begin to train ``run`` in ``folder`` on the CPU, and to evaluate it where ``base`` has that of the pretrained model.
+
+    ``before`` is called in the process first.
+    """
     description = folder.with_suffix(".yaml")
     description.write_text(dump_yaml(run.training_view))
     command = [
         *(program, "--run", description, "--folder", folder),
         *("--weights", *(f"{name}={path}" for name, path in weights.items()), "--data", *data),
         *("--cards", cards, "--hashes", folder.parent / "hashes", "--device", "cpu"),
+        *(["--base", base] if base else []),
     ]
     return Program(command, {**os.environ, "OMP_NUM_THREADS": "1"}, before)
 

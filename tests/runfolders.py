@@ -78,9 +78,9 @@ class Results:
         self.lease(run)
         self.progress(run, ago, **changes)
 
-    def trained(self, run: str, evaluated: bool = True, **changes: Any) -> None:
+    def trained(self, run: str, evaluated: bool = True, ago: float = 60, **changes: Any) -> None:
         """A run whose training has ended with a result."""
-        self.json(f"runs/{run}/training.json", {**COMPLETED, "run": run, **changes}, ago=60)
+        self.json(f"runs/{run}/training.json", {**COMPLETED, "run": run, **changes}, ago)
         if evaluated:
             self.json(f"runs/{run}/metrics.json", {})
 

@@ -1,5 +1,6 @@
 """What may happen to a run, caused for real: it ends as if nothing had happened, or says in one line what did."""
 
+import json
 import os
 import re
 import resource
@@ -26,6 +27,7 @@ from ablation.seal import seal
 from ablation.study import load_study
 from ablation.sweep import Run, expand
 from ablation.systems.vggt.data.scene import ARRAYS
+from ablation.systems.vggt.system import System
 from ablation.yamlfile import parse_yaml
 
 pytestmark = pytest.mark.fault
@@ -101,6 +103,51 @@ def test_one_run_survives_what_comes_one_after_the_other(root, tiny):
     assert not list((folder / "state").glob("step-*")), "what is finished needs no checkpoints"
     for case, seen, seconds, repeated in rows:
         survived(case, "local", seen=seen, seconds=seconds, repeated=repeated, same="bit for bit")
+
+
+def slow_evaluation() -> None:
+    """An evaluation that lasts until it is stopped."""
+    System.evaluate = lambda *arguments: time.sleep(300)
+
+
+def broken_evaluation() -> None:
+    """One that fails."""
+
+    def fail(*arguments):
+        raise ValueError("no depth")
+
+    System.evaluate = fail
+
+
+def test_what_befalls_the_evaluation_trains_nothing_again(root, tiny):
+    """Asked to leave, killed, failed: what is trained stays, and the next attempt evaluates it as one process does all."""
+    run, base = run_of(root, tiny), root / "base.json"
+    base.write_text(json.dumps({"metrics": {}, "items": []}))
+    assert launch.train(*job(run, root, "undisturbed"), base=base).returncode == 0
+    wanted = evaluated(root / "undisturbed")
+    victim, folder = job(run, root, "victim"), root / "victim"
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        left = launch.signal_after("evaluating", number, *victim, base=base, before=slow_evaluation)
+        assert left.returncode == leave.STATUS and f"{number.name}: left before the end" in left.stderr
+        assert left.seconds < 30
+    launch.kill_after("evaluating", *victim, base=base, before=slow_evaluation)
+    failed = launch.train(*victim, base=base, before=broken_evaluation)
+    assert failed.returncode == 1 and failed.stderr.rstrip().endswith("ValueError: no depth")
+    assert not (folder / "metrics.json").exists()
+    for name in ("run.yaml", "history.csv", "training.json", "manifest.json"):
+        (folder / name).unlink()  # as Snakemake does
+    done = launch.train(*victim, base=base)
+    assert done.returncode == 0 and "trained already" in done.stderr, done.stderr
+    assert evaluated(folder) == wanted and wanted["metrics"]
+    for name in ("adapter/adapter_model.safetensors", "run.yaml"):
+        assert (folder / name).read_bytes() == (root / "undisturbed" / name).read_bytes()
+    assert [event["event"] for event in Journal(folder).events()] == ["start", "train", "end"]
+
+
+def evaluated(folder: Path) -> dict:
+    """What the evaluation found."""
+    record = json.loads((folder / "metrics.json").read_text())
+    return {name: record[name] for name in ("outcome", "metrics", "items", "metrics_before")}
 
 
 def started_at(folder: Path) -> tuple[int, int]:

@@ -98,7 +98,7 @@ def test_out_of_memory_is_a_result_whatever_the_phase(job, kept):
         AcceleratorState._reset_state(True)
         record = train_run.train(*(its := held_to(job, budget)))
         folder = job[1].folder
-        result = Result(folder, "mine", "this code")
+        result = Result(folder, "mine")
         result.keep(record, record.pop("surroundings"))
         result.publish(its[0], {})
         assert record["outcome"] == "oom" and (record["oom"]["phase"], record["oom"]["step"]) == (phase, step)

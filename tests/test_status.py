@@ -93,16 +93,34 @@ CASES = {
     ),
     "result on its way": (several(lambda r: r.trains("r"), lambda r: r.end("r", "completed")), "trained", ""),
     "trained": (lambda r: r.trained("r", evaluated=False), "trained", ""),
-    "evaluates": (
-        several(lambda r: r.trained("r", evaluated=False), lambda r: r.text("logs/evaluate/r.log", "")), "evaluating", "",
+    "evaluates": (several(lambda r: r.trained("r", evaluated=False), lambda r: r.lease("r")), "evaluating", ""),
+    "evaluates without a word": (
+        several(
+            lambda r: r.trained("r", evaluated=False, ago=2000),
+            lambda r: r.text("logs/train/r.log", "a line\n", ago=2000),
+            lambda r: r.lease("r"),
+        ),
+        "stalled", "evaluation: not a word for 33m",
     ),
-    "the log of an earlier evaluation": (
-        several(lambda r: r.trained("r", evaluated=False), lambda r: r.text("logs/evaluate/r.log", "", ago=99)), "trained", "",
+    "left the evaluation": (several(lambda r: r.trained("r", evaluated=False), lambda r: r.lease("r", 300)), "trained", ""),
+    "an error of an earlier attempt": (
+        several(
+            lambda r: r.trained("r", evaluated=False), lambda r: r.text("logs/train/r.log", "ValueError: no disk\n", ago=99),
+        ),
+        "trained", "",
     ),
     "evaluation failed": (
         several(
             lambda r: r.trained("r", evaluated=False),
-            lambda r: r.text("logs/evaluate/r.log", "Traceback (most recent call last):\n  File\nValueError: no depth\n"),
+            lambda r: r.text("logs/train/r.log", "Traceback (most recent call last):\n  File\nValueError: no depth\n"),
+        ),
+        "failed", "evaluation: ValueError: no depth",
+    ),
+    "evaluation failed, and Snakemake has removed what the job had made": (
+        several(
+            lambda r: r.trains("r"),
+            lambda r: r.end("r", "completed"),
+            lambda r: r.text("logs/train/r.log", "Traceback (most recent call last):\n  File\nValueError: no depth\n"),
         ),
         "failed", "evaluation: ValueError: no depth",
     ),

@@ -15,6 +15,7 @@ from peft import PeftConfig
 from test_report_page import data_of
 from workflow import copy_project, jobs, snakemake
 
+from ablation.attempts import Journal
 from ablation.formats import SCHEMA
 from ablation.yamlfile import dump_yaml, load_yaml
 
@@ -79,7 +80,7 @@ def test_a_run_trained_again_is_the_same_bit_by_bit_and_what_was_tampered_with_i
     choice = ["reference=results/demo/vggt-eth3d", f"runs={run}"]
     done = snakemake(project, "verify", config=choice)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert jobs(done) == {"evaluate_base": 1, "evaluate_run": 1, "train_run": 1, "verify": 1}
+    assert jobs(done) == {"evaluate_base": 1, "train_run": 1, "verify": 1}
     rows = {row["run"]: row for row in csv.DictReader((finished / "verified/verified.csv").open())}
     assert set(rows) == {run, "(tables)"} and {row["verdict"] for row in rows.values()} == {"equal"}
     assert rows[run]["trained weights"] == rows[run]["losses"] == rows[run]["runs.parquet"] == "equal"
@@ -146,14 +147,10 @@ def test_a_new_rank_runs_only_its_runs(finished, project):
     # The plan comes first, and with it the runs; until it is made, Snakemake knows only of it.
     once = {"all", "plan_study", "predict_ladder", "compare_config", "collect_runs", "check_claims", "write_report"}
     once.add("write_index")
-    assert set(planned) <= {*once, "train_run", "evaluate_run"}
+    assert set(planned) <= {*once, "train_run"}
     snakemake(project, PLAN, config=wider)
     planned = jobs(snakemake(project, "-n", config=wider))
-    assert (
-        planned["train_run"] == planned["evaluate_run"] == 4
-        and "evaluate_base" not in planned
-        and "prepare_part" not in planned
-    )
+    assert planned["train_run"] == 4 and "evaluate_base" not in planned and "prepare_part" not in planned
 
 
 def test_a_changed_value_reruns_the_runs_it_touches(finished, project):
@@ -164,18 +161,34 @@ def test_a_changed_value_reruns_the_runs_it_touches(finished, project):
 
 
 def test_comments_and_evaluation_settings_retrain_nothing(finished, project):
-    study = project / "config/studies/vggt-eth3d.yaml"
-    before = study.read_text()
+    """Nor does an edited script: the job finds what is trained, and evaluates it, to the bit as the job that had trained it."""
+    study, program = project / "config/studies/vggt-eth3d.yaml", project / "scripts/train_run.py"
+    before, code = study.read_text(), program.read_text()
     study.write_text(
         "# a comment\n"
         + before.replace("    compute: {threads: 1,", "    evaluation: {pictures: 2}\n    compute: {threads: 1,")
     )
+    program.write_text(code + "# a comment\n")
+    runs = [path.parent for path in finished.glob("runs/*/metrics.json")]
+    kept = ("history.csv", "training.json", "metrics.json", "adapter/README.md")
+    was = {run: [(run / name).read_text() for name in kept] for run in runs}
+    pictures = {run: {path.name for path in (run / "pictures").iterdir()} for run in runs}
+    for path in (path for run in runs for path in (run / "pictures").iterdir()):
+        path.unlink()
     try:
-        snakemake(project, PLAN, config=MICRO)
-        planned = jobs(snakemake(project, "-n", config=MICRO))
+        done = snakemake(project, config=MICRO)
     finally:
         study.write_text(before)
-    assert "train_run" not in planned and planned["evaluate_run"] == 2 and planned["evaluate_base"] == 1
+        program.write_text(code)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(runs) == 2
+    for run in runs:
+        assert "is trained already" in (finished / f"logs/train/{run.name}.log").read_text()
+        assert [(run / name).read_text() for name in kept] == was[run]
+        assert [event["event"] for event in Journal(run).events()].count("start") == 1
+        told = json.loads((run / "manifest.json").read_text())
+        assert len(told["attempts"]) == 1 and told["settings"]["settings"]["evaluation"]["pictures"] == 2
+        assert {path.name for path in (run / "pictures").iterdir()} <= pictures[run]
 
 
 def test_a_run_that_diverges_is_a_result(finished, project):

@@ -3,8 +3,9 @@
 ============== =====================================================================================================
 schema         see :mod:`ablation.formats`; 1 had only ``written`` to ``slurm_job``, of these
 run, study     names
-settings       all that was decided for the run when it was trained: ``axes``, ``strategy``, ``settings`` (evaluation and
-               compute too, though both may change later without training again). A path outside the project is ``<outside>``
+settings       all that was decided for the run when it was trained: ``axes``, ``strategy``, ``settings``; evaluation
+               and compute are the latest job's: they may change without training again. A path outside the project is
+               ``<outside>``
 settings_sha256 of the canonical JSON of ``run.yaml``, with all its paths
 inputs         ``weights``: what for -> file name -> ``{sha256, bytes}``; ``data``: id of the prepared part -> SHA-256 of its
                seal, which holds the checksums of its files

@@ -52,7 +52,7 @@ def runs_of(study: Path) -> list[Run]:
 def load_run(study: Path | None, run: str, fingerprint: str | None = None) -> Run:
     """The run ``run`` of a resolved study, or, without one, the run whose ``run.yaml`` is at the path ``run``.
 
-    ``fingerprint`` (of its training view) guards against a study that was changed while the job waited in a queue.
+    ``fingerprint`` guards against a study that was changed while the job waited in a queue.
     """
     if study is None:
         view = load_yaml(Path(run))
@@ -65,5 +65,5 @@ def load_run(study: Path | None, run: str, fingerprint: str | None = None) -> Ru
 
 
 def fingerprint_of(run: Run) -> str:
-    """A short hash of all that the run's training depends on."""
-    return short_hash(run.training_view, 12)
+    """A short hash of all that the run's training and its evaluation depend on."""
+    return short_hash([run.training_view, run.settings.evaluation.model_dump(mode="json")], 12)

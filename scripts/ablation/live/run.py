@@ -139,21 +139,26 @@ class Run:
 
     def _evaluation(self) -> tuple[str, str]:
         """What is known of an evaluation that has left no result."""
-        log = self._logs.read("evaluate", self.id, last_lines)
-        ended = self._read("training.json", as_record).modified
-        if log.modified is None or ended is None or log.modified < ended:
-            return "trained", ""
-        if error := _error_in(log.value):
-            return "failed", f"evaluation: {error}"
-        silence = log.silence(self.now)
-        return ("stalled", f"evaluation: not a word for {duration(silence)}") if silence > QUIET_LOG else ("evaluating", "")
+        log = self._logs.read(self.id, last_lines)
+        if self.attempt.beats(self.now):
+            silence = min(log.silence(self.now) or 0.0, self._read("training.json", as_record).silence(self.now) or 0.0)
+            quiet = f"evaluation: not a word for {duration(silence)}"
+            return ("stalled", quiet) if silence > QUIET_LOG else ("evaluating", "")
+        return self._failed_evaluation(self._read("training.json", as_record)) or ("trained", "")
+
+    def _failed_evaluation(self, trained: Seen) -> tuple[str, str] | None:
+        """An error that the job has met since ``trained`` was written; Snakemake may have taken away all that it had made."""
+        error = self._error_since(trained)
+        return ("failed", f"evaluation: {error}") if error else None
 
     def _ended(self, attempt: Attempt) -> tuple[str, str]:
         """The latest attempt has written how it ended, and its result is not there (any more)."""
         how, reason = words(part(attempt.end, "how")), words(part(attempt.end, "reason") or "")
         if how == "preempted":
             return self._failed_since(attempt) or (how, reason)
-        return ("trained", "") if how in FINISHED else ("failed", reason.removeprefix("UserError: "))
+        if how in FINISHED:
+            return self._failed_evaluation(attempt.journal) or ("trained", "")
+        return "failed", reason.removeprefix("UserError: ")
 
     def _under_way(self, attempt: Attempt) -> tuple[str, str]:
         if why := attempt.death(self.now):
@@ -163,23 +168,27 @@ class Run:
         return "training", ""
 
     def _failed_since(self, attempt: Attempt) -> tuple[str, str] | None:
-        """A job that came after ``attempt`` and failed before it had begun another; its log tells."""
-        log = self._logs.read("train", self.id, last_lines)
-        if log.modified is None or attempt.journal.modified is None or log.modified < attempt.journal.modified:
-            return None
-        error = _error_in(log.value)
+        """A job that came after ``attempt`` and failed before it had begun another."""
+        error = self._error_since(attempt.journal)
         return ("failed", error) if error else None
+
+    def _error_since(self, written: Seen) -> str | None:
+        """The error that the log ends with, if that is younger than what was ``written``."""
+        log = self._logs.read(self.id, last_lines)
+        if log.modified is None or written.modified is None or log.modified < written.modified:
+            return None
+        return _error_in(log.value)
 
     def _waits(self, attempt: Attempt) -> str:
         """Whether another job waits for this one, as a second Snakemake sends it: the log, to which both write, tells."""
         holder = f"process {words(attempt.holder.get('process'))} on {words(attempt.holder.get('host'))}"
-        lines = self._logs.read("train", self.id, last_lines).value or ()
+        lines = self._logs.read(self.id, last_lines).value or ()
         waits = any("waiting for the job that trains this run" in line and holder in line for line in lines)
         return "; another job waits for it" if waits else ""
 
     def _not_begun(self) -> tuple[str, str]:
         """No attempt has begun: it waits, will never run, or ended before it could say so."""
-        log = self._logs.read("train", self.id, last_lines)
+        log = self._logs.read(self.id, last_lines)
         if log.modified is None:
             verdict = self.row.get("verdict", "")
             return VERDICTS.get(verdict, "waiting"), words(self.row.get("reason", "")) if verdict in VERDICTS else ""
@@ -204,16 +213,16 @@ class Run:
 
 
 class Logs:
-    """The logs of a study's runs, by rule; a folder is listed once."""
+    """The logs of a study's runs; their ``folder`` is listed once."""
 
     def __init__(self, folder: Path, files: Files):
         self._folder, self._files = folder, files
-        self._names = {rule: names_in(folder / rule) for rule in ("train", "evaluate")}
+        self._names = names_in(folder)
 
-    def read(self, rule: str, run: str, parse) -> Seen:
-        """The log of ``rule`` for ``run``."""
+    def read(self, run: str, parse) -> Seen:
+        """The log of ``run``."""
         name = f"{run}.log"
-        return self._files.read(self._folder / rule / name, parse) if name in self._names[rule] else ABSENT
+        return self._files.read(self._folder / name, parse) if name in self._names else ABSENT
 
 
 def _error_in(lines: list[str] | None) -> str | None:

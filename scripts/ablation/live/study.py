@@ -31,7 +31,7 @@ class Study:
         plan = files.read(folder / "plan.csv", as_rows).value
         self.planned = plan is not None
         there, now = names_in(folder / "runs"), time.time()
-        logs = Logs(folder / "logs", files)
+        logs = Logs(folder / "logs/train", files)
         rows = [{"run": name} for name in sorted(there)] if plan is None else [row for row in plan if row.get("run")]
         folders = {name: folder / "runs" / name for name in there}
         self.runs = [Run(row, folders.get(row["run"]), logs, files, now) for row in rows]

@@ -23,10 +23,10 @@ def seed_of(seed: int, rank: int) -> int:
 CUBLAS_WORKSPACES = ":4096:8"  # what deterministic matrix products need
 
 
-def make_deterministic() -> None:
-    """Have torch choose deterministic algorithms. Call before CUDA is initialised; it costs memory and time."""
+def make_deterministic(always: bool = True) -> None:
+    """Have torch choose deterministic algorithms, or any. Call before CUDA is initialised; they cost memory and time."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACES)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(always, warn_only=True)
 
 
 def random_state() -> dict[str, Any]:

@@ -16,11 +16,10 @@ NOT_KEPT = "oom"  # an outcome that may be another on another day: a card may ha
 
 
 class Result:
-    """The result in a run's ``folder``. ``fingerprint``: of the run's settings and inputs; ``code``: of the program."""
+    """The result in a run's ``folder``. ``fingerprint``: of the run's settings and inputs, as checkpoints have it."""
 
-    def __init__(self, folder: Path, fingerprint: str, code: str):
-        self.folder, self.path = folder, folder / "state" / "result.json"
-        self.belongs = {"fingerprint": fingerprint, "code": code}
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder, self.path, self.fingerprint = folder, folder / "state" / "result.json", fingerprint
 
     def discard(self) -> None:
         """Forget what an attempt before has found."""
@@ -28,15 +27,15 @@ class Result:
 
     def keep(self, training: dict[str, Any], surroundings: dict[str, Any]) -> None:
         """Write down what was found, and on what."""
-        write_json(self.path, {**self.belongs, "training": training, "surroundings": surroundings})
+        write_json(self.path, {"fingerprint": self.fingerprint, "training": training, "surroundings": surroundings})
 
     def found(self) -> dict[str, Any] | None:
-        """What an attempt of this very code found; None if none came to an end."""
+        """What an attempt found; None if none came to an end."""
         try:
             content = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return None
-        return content["training"] if {name: content.get(name) for name in self.belongs} == self.belongs else None
+        return content["training"] if content.get("fingerprint") == self.fingerprint else None
 
     def whole(self) -> bool:
         """Whether there is a result that needs no training, with what was trained."""
@@ -48,7 +47,7 @@ class Result:
     def publish(self, run: Run, inputs: dict[str, Any]) -> None:
         """Put the run's files where the workflow looks for them; its checkpoints go. ``inputs``: hashes of what it read."""
         content, journal = json.loads(self.path.read_text()), Journal(self.folder)
-        training, fingerprint = content["training"], self.belongs["fingerprint"]
+        training, fingerprint = content["training"], self.fingerprint
         trained = "steps" in training
         write_text(self.folder / "run.yaml", dump_yaml({KEY: SCHEMA, **run.training_view}))
         write_text(self.folder / "history.csv", (self.folder / "state/history.csv").read_text() if trained else "")

@@ -47,3 +47,9 @@ def hold_to_card(name: str, card: Card, device: torch.device) -> Budget:
     # The fraction is of the device's total and caps the allocator alone. It takes an index or None, not a bare "cuda".
     torch.cuda.set_per_process_memory_fraction(allocator_gib(card) / total, device.index)
     return Budget(name, allocator_gib(card), emulated=True)
+
+
+def whole_device(device: torch.device) -> None:
+    """What :func:`hold_to_card` has capped holds no longer."""
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(1.0, device.index)
