@@ -20,6 +20,7 @@ container: "ablation.sif"
 
 include: "rules/common.smk"
 include: "rules/prepare.smk"
+include: "rules/prefix.smk"
 include: "rules/plan.smk"
 include: "rules/recommended.smk"
 include: "rules/probe.smk"

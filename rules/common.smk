@@ -2,6 +2,7 @@
 import csv
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 from ablation.cli import first_on_path
@@ -36,6 +37,7 @@ wildcard_constraints:
     run=r"[A-Za-z0-9_.-]+",
     part=r"[A-Za-z0-9_.-]+",
     base=r"[A-Za-z0-9_.-]+",
+    prefix=r"[A-Za-z0-9_.-]+",
 
 
 # Verdicts of the plan that are submitted.

@@ -5,6 +5,7 @@ rule evaluate_base:
     input:
         weights=lambda w: weights_of(base_run(w)),
         data=lambda w: data_of(base_run(w)),
+        prefix=ancient(lambda w: prefix_of(w, base_run(w))),
     output:
         "results/{scale}/{study}/base/{base}/metrics.json",
     log:
@@ -25,4 +26,5 @@ rule evaluate_base:
         + program("evaluate_base.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --base {wildcards.base} --weights {params.weights:q} --data {input.data:q} --threads {threads}"
+        " --prefixes results/{wildcards.scale}/{wildcards.study}/prefix --hashes results/hashes"
         f" --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ablation import seal
-from ablation.cli import add_job_arguments, call
+from ablation.cli import add_job_arguments, add_prefix_arguments, call
 from ablation.device import choose_device
 from ablation.errors import UserError
 from ablation.files import write_json
@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True, help="study.json")
     parser.add_argument("--base", required=True, help="which evaluation: the base of some run of the study")
     add_job_arguments(parser)
+    add_prefix_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="metrics.json; pictures go beside it")
     args = parser.parse_args()
     run = next((run for run in runs_of(args.study) if run.base == args.base), None)
@@ -29,14 +30,15 @@ def main() -> None:
         import torch
 
         from ablation.evaluation import evaluate
+        from ablation.prefix.identity import cache_for
         from ablation.systems import load_system
 
         torch.set_num_threads(args.threads)
         device = choose_device(args.device, run.settings.scale)
         pictures = args.output.parent / "pictures"
-        found = evaluate(
-            load_system(run.settings), run.axes["precision"], dict(args.weights), None, args.data, pictures, device
-        )
+        system, weights = load_system(run.settings), dict(args.weights)
+        system.cache = cache_for(run, args.prefixes, weights, args.hashes, device, trained=False)
+        found = evaluate(system, run.axes["precision"], weights, None, args.data, pictures, device)
     write_json(args.output, {KEY: SCHEMA, "precision": run.axes["precision"], **found})
 
 

@@ -40,7 +40,15 @@ def summary(name: str, rows: list[dict[str, Any]]) -> str:
     lines += [f"  {_line(row)}" for row in cells[:SHOWN] if "predicted_gib" in row]
     if len(cells) > SHOWN:
         lines.append(f"  ... and {len(cells) - SHOWN} more cells in plan.csv")
+    lines += frozen(rows)
     return "\n".join(lines)
+
+
+def frozen(rows: list[dict[str, Any]]) -> list[str]:
+    """How much of the forward pass comes before what each strategy trains, and for how many runs that is the same."""
+    found = {(row["strategy"], row["frozen_forward"], row["prefix_runs"]) for row in rows if "frozen_forward" in row}
+    parts = [f"{strategy} {share:.0%} for {runs} runs" for strategy, share, runs in sorted(found)]
+    return [f"  frozen, of the forward pass, and shared: {', '.join(parts)}"] if parts else []
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -69,6 +69,12 @@ def add_job_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
+def add_prefix_arguments(parser: ArgumentParser) -> None:
+    """What finds the outputs of frozen parts that were computed before."""
+    parser.add_argument("--prefixes", type=Path, help="folder of the study's prefix caches; without it, all is computed")
+    parser.add_argument("--hashes", type=Path, required=True, help="folder that remembers the hashes of weights")
+
+
 def named_path(text: str) -> tuple[str, Path]:
     """``name=path``."""
     name, equals, path = text.partition("=")

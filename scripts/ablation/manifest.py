@@ -112,7 +112,7 @@ def without_places(value: Any) -> Any:
 def inputs_of(weights: Mapping[str, Path], data: Sequence[Path], known: Path) -> dict[str, Any]:
     """Hashes of what a run reads. ``known``: a folder that remembers those of weights, which may be large and read by many."""
     return {
-        "weights": {name: _hashes(path, known) for name, path in weights.items()},
+        "weights": {name: hashes_of(path, known) for name, path in weights.items()},
         "data": {path.name: digest(path / SEAL) for path in data},
     }
 
@@ -137,8 +137,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return content
 
 
-def _hashes(path: Path, known: Path) -> dict[str, Any]:
-    """By the names of the files, without the place where they lie."""
+def hashes_of(path: Path, known: Path) -> dict[str, Any]:
+    """Of a file or a folder, by the names of the files, without the place where they lie."""
     files = [(path.name, path)] if path.is_file() else [(file.relative_to(path).as_posix(), file) for file in files_of(path)]
     return {name: {"sha256": _remembered(file, known), "bytes": file.stat().st_size} for name, file in files}
 

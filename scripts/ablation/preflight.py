@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from ablation.hardware import Card
+from ablation.prefix.saving import Saving
 from ablation.settings import Settings
 from ablation.study import Study
 from ablation.sweep import Run, all_axes, expand, one_per_cell
@@ -47,8 +48,9 @@ def plan(
     missing = {key: load_system(settings).missing() for key, settings in _distinct(runs).items()}
     predictor = Predictor(runs, card, traces)
     predictor.traces.prepare(workers)
+    saving = Saving(runs, traces)
     rows = [
-        {"run": run.id, **all_axes(study, run), **_row(run, card, predictor, missing[id(run.settings)])}
+        {"run": run.id, **all_axes(study, run), **_row(run, card, predictor, missing[id(run.settings)]), **saving(run)}
         for run in tqdm(runs, desc="predicting memory", unit="run", leave=False, mininterval=0.5)
     ]
     elsewhere = [row for run in one_per_cell(runs) for row in _elsewhere(run, predictor, cards or {})]

@@ -34,7 +34,7 @@ def surroundings(device: str) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "device": _device(device),
+        "device": device_facts(device),
         **_slurm(),
     }
 
@@ -76,7 +76,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _device(device: str) -> dict[str, Any]:
+def device_facts(device: str) -> dict[str, Any]:
+    """Of torch's ``device`` what numbers may depend on."""
     torch = sys.modules["torch"]
     if not device.startswith("cuda"):
         return {"type": "cpu", "threads": torch.get_num_threads()}

@@ -1,13 +1,18 @@
 """The settings of one run that every system shares, and the base of all configuration models."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from ablation.canonical import short_hash
 from ablation.errors import is_control
 from ablation.parts import Part
+
+if TYPE_CHECKING:
+    from ablation.study import Strategy
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Scale = Literal["demo", "full"]
@@ -142,6 +147,8 @@ class Compute(Strict):
 
     Their times cannot be compared. On SLURM nothing is shared: there the scheduler owns the cards.
     """
+    prefix_cache_gib: Annotated[float, Field(ge=0, le=1_000_000)] = 16
+    """Disk that may hold what frozen parts make of the images, for all runs of one precision and data; 0: none."""
     trackers: list[Tracker] = []
     """Where each step's numbers go beside TensorBoard: mlflow, wandb; to be installed and set up by you."""
 
@@ -171,6 +178,18 @@ class Settings(Strict):
     def parts(self) -> list[Part]:
         """The prepared data that a run reads."""
         return []
+
+    @cached_property
+    def inputs_hash(self) -> str:
+        """A hash of what the frozen part of a network and its inputs depend on."""
+        return short_hash(self.model_dump(mode="json", include={"system", "data", "model"}))
+
+    def prefix_cut(self, strategy: "Strategy") -> int | None:
+        """How far the part of the network reaches that lies before all that ``strategy`` trains; None where there is none.
+
+        What it makes of the inputs is shared by runs (:mod:`ablation.prefix`). A cut of a system's own; more is further.
+        """
+        return None
 
     def outside(self) -> list[str]:
         """Files and folders that a run reads and the workflow does not make: data and weights."""

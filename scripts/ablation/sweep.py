@@ -18,6 +18,8 @@ from ablation.systems import settings_class
 MOST_COMBINATIONS = 100_000  # of the axes, before `keep` and `exclude`
 MOST_RUNS = 10_000  # Snakemake takes 10 s to look at so many
 
+CHANGES_NOTHING_FROZEN = {"train", "lr", "gradient_checkpointing", "backward", "optimizer", "trained_weights", "fused_backward"}
+_CUTS: dict[tuple[int, int], tuple[Settings, Strategy, int | None]] = {}  # holds what its keys are the ids of
 NOT_OF_TRAINING = {"title", "evaluation", "compute"}  # settings whose change retrains nothing
 
 
@@ -57,6 +59,21 @@ class Run:
         settings = self.settings.model_dump(mode="json", include={"system", "data", "model", "evaluation"})
         precision = self.axes["precision"]
         return f"{precision}-{short_hash([settings, precision])}"
+
+    @cached_property
+    def prefix_cut(self) -> int | None:
+        """How far what is frozen reaches, if it computes as it was released: not compiled, in parts or in other formats."""
+        key = id(self.settings), id(self.strategy)
+        if key not in _CUTS:
+            unusual = self.strategy.model_dump(exclude_defaults=True).keys() - CHANGES_NOTHING_FROZEN
+            plain = not unusual and not self.settings.training.compile
+            _CUTS[key] = self.settings, self.strategy, self.settings.prefix_cut(self.strategy) if plain else None
+        return _CUTS[key][-1]
+
+    @cached_property
+    def prefix(self) -> str | None:
+        """Names the outputs of frozen parts that the run shares with others of its study; None where it has no such part."""
+        return None if self.prefix_cut is None else f"{self.axes['precision']}-{self.settings.inputs_hash}"
 
     @cached_property
     def training_view(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ablation.parts import Part
+    from ablation.prefix.cache import Cache
     from ablation.settings import Settings
 
 
@@ -39,12 +40,37 @@ class Samples(Protocol):
         ...
 
 
+class SharedSamples(Samples, Protocol):
+    """Samples of which a frozen part of the network sees a tensor that many draws have in common."""
+
+    def alike(self, draw: Draw) -> tuple[int, ...]:
+        """Draws of which this is the same have the same tensor."""
+        ...
+
+
 class Evaluation(NamedTuple):
     """What evaluation found: overall metrics, the same for each item (a scene, say), and what the numbers mean."""
 
     metrics: dict[str, float]
     items: list[dict[str, Any]]
     notes: dict[str, str]
+
+
+class SharingSystem(Protocol):
+    """What a system has beside the rest if it can start from what a frozen part of its network has made of the inputs."""
+
+    cache: "Cache | None"
+    """What was made before; None: nothing."""
+
+    prefix_input: str
+    """The tensor of a sample that the frozen part sees, and no more than that."""
+
+    def prefix(self, model: "nn.Module", value: "Tensor", cuts: Sequence[int]) -> dict[int, dict[str, "Tensor"]]:
+        """The outputs at each of ``cuts`` (:meth:`Settings.prefix_cut`) of one input, with a first axis for the batch.
+
+        Bit by bit those of the forward pass, on which the rest of the batch has no influence.
+        """
+        ...
 
 
 class System(Protocol):

@@ -1,17 +1,12 @@
-"""Patterns that name modules: ``aggregator.frame_blocks.12-23``, ``depth_head.*``.
-
-A pattern is a dotted path whose steps are names, ``*`` globs, or ranges of numbers. It stands for the modules at that path
-and everything below them.
-"""
+"""The modules of a network that patterns (:mod:`ablation.patterns`) stand for."""
 
 import difflib
-import re
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from ablation.errors import UserError
+from ablation.patterns import below
 
 ADAPTABLE = (nn.Linear, nn.Conv2d)  # what PEFT's LoRA supports here; it refuses transposed convolutions
 
@@ -35,23 +30,11 @@ def _matching(model: nn.Module, patterns: Iterable[str], wanted: Callable[[nn.Mo
     candidates = [name for name, module in model.named_modules() if name and wanted(module)]
     chosen: set[str] = set()
     for pattern in patterns:
-        found = [name for name in candidates if _below(name, pattern)]
+        found = [name for name in candidates if below(name, pattern)]
         if not found:
             raise UserError(f"train: the pattern `{pattern}` matches no {what} of the model{_near(pattern, names)}")
         chosen.update(found)
     return [name for name in candidates if name in chosen]
-
-
-def _below(name: str, pattern: str) -> bool:
-    """Whether ``name`` lies at or below the path ``pattern``."""
-    steps, parts = pattern.split("."), name.split(".")
-    return len(parts) >= len(steps) and all(_step(part, step) for part, step in zip(parts, steps, strict=False))
-
-
-def _step(part: str, step: str) -> bool:
-    if numbers := re.fullmatch(r"(\d+)-(\d+)", step):
-        return part.isdigit() and int(numbers[1]) <= int(part) <= int(numbers[2])
-    return fnmatchcase(part, step)
 
 
 def _near(pattern: str, names: list[str]) -> str:
@@ -59,12 +42,12 @@ def _near(pattern: str, names: list[str]) -> str:
     steps = pattern.split(".")
     for good in range(len(steps), -1, -1):
         start = ".".join(steps[:good])
-        if good == 0 or any(_below(name, start) for name in names):
+        if good == 0 or any(below(name, start) for name in names):
             break
     if good == len(steps):
         return ": all that lies there is of another kind"
     here = sorted(
-        {name.split(".")[good] for name in names if (good == 0 or _below(name, start)) and name.count(".") >= good},
+        {name.split(".")[good] for name in names if (good == 0 or below(name, start)) and name.count(".") >= good},
         key=_natural,
     )
     near = difflib.get_close_matches(steps[good], here, n=3)

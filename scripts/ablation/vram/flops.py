@@ -1,6 +1,6 @@
 """The floating-point operations of a training step, counted on fake tensors: no GPU, weights or data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate.state import AcceleratorState
@@ -37,6 +37,25 @@ def flops_per_sample(run: Run) -> int:
         step, batch = TrainingStep(run, system, model, accelerator), system.fake_batch(1)
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, Tracer():  # which answers for fake values
             step([batch], 1, lambda phase: None)
+    return counter.get_total_flops()
+
+
+def frozen_shares(run: Run, cuts: Sequence[int]) -> dict[int, float]:
+    """The share of the forward pass, without adapters, that lies before each of ``cuts`` (:mod:`ablation.prefix`)."""
+    system = load_system(run.settings)
+    with torch.device("meta"):
+        model = system.build().requires_grad_(False)
+    with FakeTensorMode(allow_non_fake_inputs=True), Tracer():
+        materialise(model)
+        batch = system.fake_batch(1)
+        whole = _counted(lambda: [system.objective(model, batch, name) for name in system.objectives])
+        value = batch[system.prefix_input][0]
+        return {cut: _counted(lambda cut=cut: system.prefix(model, value, [cut])) / whole for cut in cuts}
+
+
+def _counted(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+        work()
     return counter.get_total_flops()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ablation.errors import UserError
+from ablation.rounds import at_most
 from ablation.sweep import Run
 from ablation.systems import load_system
 from ablation.systems.base import System
@@ -26,6 +27,7 @@ from ablation.vram.sharding.module_calls import ModuleCalls, zero3_linear
 from ablation.vram.trace import MICRO_STEPS, Trace, Tracer, Untraceable
 
 CPU = torch.device("cpu")
+ROUNDS = 2  # of a loop over the batch: the first allocates, the second finds its place
 GATHERING_STEPS = 3  # ZeRO-3 gathers ahead as from the second forward pass, and as it always will from the third
 
 
@@ -87,7 +89,7 @@ def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
             yield batch
 
     counts, gathers = count_parameters(model), run.strategy.distributed == "zero3"
-    with tracer, zero3_linear() if gathers else nullcontext():
+    with tracer, at_most(ROUNDS), zero3_linear() if gathers else nullcontext():
         for tensor in weights:
             tracer.add([tensor], "trained_weights" if tensor.requires_grad else "frozen_weights")
         if step.average is not None:

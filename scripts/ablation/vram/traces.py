@@ -124,7 +124,7 @@ class Traces:
         """Where the trace of a run at ``point`` is kept."""
         if self.folder is None:
             return None
-        parts = [family(run), point, self.compute_capability, _versions(run.settings.system)]
+        parts = [family(run), point, self.compute_capability, versions(run.settings.system)]
         return self.folder / f"{short_hash(parts, 24)}.npz"
 
     def _kept(self, run: Run, point: Point) -> bool:
@@ -157,7 +157,7 @@ def _point(run: Run) -> Point:
 
 
 @cache
-def _versions(system: str) -> str:
+def versions(system: str) -> str:
     """Changes with the code that traces and that is traced."""
     root = Path(__file__).parent.parent
     files = [path for part in ("vram", "training", f"systems/{system}") for path in sorted((root / part).rglob("*.py"))]

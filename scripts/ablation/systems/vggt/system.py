@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from ablation.parts import Part
+from ablation.prefix.cache import Cache, state_of
 from ablation.systems.base import Draw, Evaluation, Objective
 from ablation.systems.vggt.data.capture import capture
-from ablation.systems.vggt.data.dataset import SequenceDataset, detail_mask
+from ablation.systems.vggt.data.dataset import INPUT, SequenceDataset, detail_mask
 from ablation.systems.vggt.data.eth3d import DOWNLOAD as DATA_DOWNLOAD
 from ablation.systems.vggt.data.eth3d import missing_scenes
 from ablation.systems.vggt.data.scene import prepare_scene
 from ablation.systems.vggt.geometry import normalise, unproject
 from ablation.systems.vggt.losses import camera_loss, depth_loss
 from ablation.systems.vggt.metrics import align, constant_depth, depth_metrics, mean_of, pose_auc, pose_errors
+from ablation.systems.vggt.model.prefix import State
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.pictures import save_panel
 from ablation.systems.vggt.pose import decode_pose
@@ -33,9 +35,11 @@ class System:
 
     fp32_modules = ("camera_head", "depth_head", "point_head")
     objectives = ("total",)
+    prefix_input = INPUT
 
     def __init__(self, settings: SystemSettings):
         self.settings = settings
+        self.cache: Cache | None = None  # of what the frozen part of the network makes of images
 
     def build(self) -> nn.Module:
         """VGGT with fresh weights."""
@@ -51,7 +55,7 @@ class System:
 
     def samples(self, folders: Sequence[Path], train: bool) -> SequenceDataset:
         """Sequences of one split."""
-        return SequenceDataset(folders, self.settings.data, self.settings.model.architecture.patch_size, train)
+        return SequenceDataset(folders, self.settings.data, self.settings.model.architecture.patch_size, train, self.cache)
 
     def fake_batch(self, batch: int) -> dict[str, Tensor]:
         """Random images, with a depth everywhere, at the largest size that is trained at."""
@@ -75,12 +79,20 @@ class System:
         loss, masks = self.settings.loss, batch["masks"]
         points = unproject(batch["depths"], batch["intrinsics"], batch["extrinsics"])
         truth = normalise(batch["extrinsics"], batch["depths"], points, masks)
-        out = model(batch["images"], heads=HEADS)
+        size = tuple(batch["depths"].shape[-2:])
+        out = model(batch.get("images"), heads=HEADS, state=state_of(batch), size=size)
         camera = camera_loss(out["pose_enc_list"], truth.extrinsics, batch["intrinsics"], masks)
         weight = 1 + loss.window_weight * detail_mask(batch["regions"]).float() if loss.window_weight else None
         depth = depth_loss(out["depth"], out["depth_conf"], truth.depths, masks, loss.quantile, weight)
         total = loss.camera * camera["camera"] + loss.conf * depth["conf"] + loss.reg * depth["reg"] + loss.grad * depth["grad"]
         return Objective(total, {part: value.detach() for part, value in {**camera, **depth}.items()})
+
+    def prefix(self, model: nn.Module, images: Tensor, cuts: Sequence[int]) -> dict[int, State]:
+        """The aggregator's states at ``cuts`` of one sequence [S, 3, H, W], bit by bit those of the forward pass."""
+        state, states = model.aggregator.trunk(images[None]), {}
+        for cut in sorted(cuts):
+            state = states[cut] = model.aggregator.go_on(state, tuple(images.shape[-2:]), cut, model.kept(HEADS))
+        return states
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Depth and pose metrics on the held-out sequences, overall and by scene; panels of some views in ``out``."""
@@ -90,7 +102,7 @@ class System:
         for index in range(len(samples)):
             sample = samples[Draw(seed=0, epoch=0, step=0, index=index)]
             scene, names = samples.names(index)
-            predicted, extrinsics = self._predict(model, sample["images"].to(device))
+            predicted, extrinsics = self._predict(model, sample["images"], device)
             flat += depth_metrics(constant_depth(sample["truth"]), sample["truth"], sample["regions"])
             predicted = align(predicted, sample["truth"], settings.alignment)
             rows = depth_metrics(predicted, sample["truth"], sample["regions"])
@@ -119,14 +131,17 @@ class System:
         """Depth of the first held-out sequence: its errors, and a panel of its middle image."""
         samples = self.samples(folders, train=False)
         sample, (scene, names) = samples[Draw(seed=0, epoch=0, step=0, index=0)], samples.names(0)
-        predicted, _ = self._predict(model, sample["images"].to(device))
+        predicted, _ = self._predict(model, sample["images"], device)
         predicted = align(predicted, sample["truth"], self.settings.evaluation.alignment)
         _save_middle(out, scene, names, sample, predicted)
         return mean_of(depth_metrics(predicted, sample["truth"], sample["regions"]))
 
-    def _predict(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, model: nn.Module, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Depth [S, H, W] and extrinsics [S, 3, 4] of one sequence [S, 3, H, W], on the CPU."""
-        out = model(images[None], heads=HEADS)
+        known = self.cache([images]) if self.cache else None
+        state = known and {name: value.to(device) for name, value in known[0].items()}
+        given = None if state else images[None].to(device)
+        out = model(given, heads=HEADS, state=state, size=tuple(images.shape[-2:]))
         extrinsics, _ = decode_pose(out["pose_enc"][0].float().cpu(), *images.shape[-2:])
         return out["depth"][0, ..., 0].float().cpu(), extrinsics
 

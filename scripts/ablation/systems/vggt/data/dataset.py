@@ -10,13 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ablation.errors import UserError
+from ablation.prefix.cache import Cache
 from ablation.systems.base import Draw
 from ablation.systems.vggt.data.augment import Box, jitter, mirrored, random_box, whole
 from ablation.systems.vggt.data.regions import DETAIL
 from ablation.systems.vggt.data.scene import Scene
 from ablation.systems.vggt.data.sequences import windows_of
 from ablation.systems.vggt.data.view import PreparedView, rasterise
-from ablation.systems.vggt.settings import Data
+from ablation.systems.vggt.settings import Augment, Data
+
+INPUT = "images"  # what the frozen part of the network sees of a sample
 
 
 class SequenceDataset:
@@ -27,7 +30,8 @@ class SequenceDataset:
     ``extrinsics`` [S, 3, 4].
     """
 
-    def __init__(self, folders: Sequence[Path], data: Data, patch: int, train: bool):
+    def __init__(self, folders: Sequence[Path], data: Data, patch: int, train: bool, cache: Cache | None = None):
+        self.cache = cache
         self.scenes = [Scene(folder) for folder in folders]
         self.data, self.train = data, train
         self.sizes = data.sizes(patch) if train else [data.resolution]
@@ -50,10 +54,22 @@ class SequenceDataset:
         """For each sample, its length: only samples of one length share a batch."""
         return [len(window.views) for window in self.windows]
 
+    def alike(self, draw: Draw) -> tuple[int, ...]:
+        """Draws of which this is the same have the same images."""
+        resized = len(self.sizes) > 1
+        if not self.train or (self.data.augment == Augment() and not resized):
+            return (draw.index,)
+        return (draw.index, draw.seed, draw.epoch, *([draw.step] if resized else []))
+
     def names(self, index: int) -> tuple[str, list[str]]:
         """Scene and image names of a sample."""
         scene = self.scenes[self.windows[index].scene]
         return scene.name, [scene.views[view] for view in self.windows[index].views]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[dict[str, Tensor]]:
+        """The samples of a batch; in place of their images what the frozen part of the network makes of them, if known."""
+        samples = [self[draw] for draw in draws]
+        return self.cache.instead_of(INPUT, samples) if self.cache else samples
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         """The sample that ``draw`` asks for; all randomness comes from it."""

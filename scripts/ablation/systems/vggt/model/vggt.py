@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ablation.rounds import rounds
 from ablation.systems.vggt.model.aggregator import Aggregator
 from ablation.systems.vggt.model.camera_head import CameraHead
 from ablation.systems.vggt.model.dpt_head import DPTHead
@@ -94,7 +95,7 @@ class VGGT(nn.Module):
         given = images if state is None else next(iter(state.values()))
 
         def each() -> Iterator[State]:
-            for number in range(len(given)):
+            for number in rounds(len(given)):
                 one = slice(number, number + 1)
                 begun = self.aggregator.trunk(images[one]) if state is None else {k: v[one] for k, v in state.items()}
                 yield self.aggregator.go_on(begun, size, self.frozen, keep)

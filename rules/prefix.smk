@@ -1,0 +1,46 @@
+# What a frozen part of a network makes of the inputs: once for all runs of a study that share it, and gone with the last of
+# them. Every run with such a part has this input, used or not: what a run waits for must not change with the other runs.
+
+
+@cache
+def prefix_runs(study):
+    """A run of each prefix."""
+    return {run.prefix: run for run in RUNS[study].values()}
+
+
+def prefix_run(wildcards):
+    return prefix_runs(wildcards.study)[wildcards.prefix]
+
+
+def prefix_of(wildcards, run):
+    """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
+    study = wildcards.study
+    known = run.prefix is not None and study in STUDIES
+    return [f"{folder(study)}/prefix/{run.prefix}"] if known else []
+
+
+rule cache_prefix:
+    input:
+        weights=lambda w: weights_of(prefix_run(w)),
+        data=lambda w: data_of(prefix_run(w)),
+    output:
+        temp(directory("results/{scale}/{study}/prefix/{prefix}")),
+    log:
+        "results/{scale}/{study}/logs/prefix/{prefix}.log",
+    conda:
+        "../envs/ablation.yaml"
+    threads: lambda w: prefix_run(w).settings.compute.threads
+    resources:
+        gpu=1,
+        mem_mb=lambda w: prefix_run(w).settings.compute.mem_gib * 1024,
+        runtime=lambda w: prefix_run(w).settings.compute.runtime_min,
+    params:
+        weights=lambda w: weight_arguments(prefix_run(w)),
+    message:
+        "compute once what is frozen, {wildcards.prefix}"
+    shell:
+        "OMP_NUM_THREADS={threads} "
+        + program("cache_prefix.py")
+        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
+        " --prefix {wildcards.prefix} --weights {params.weights:q} --data {input.data:q} --hashes results/hashes"
+        f" --threads {{threads}} --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"
