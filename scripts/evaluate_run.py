@@ -32,7 +32,8 @@ def metrics(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         device = choose_device(args.device, run.settings.scale)
         folder = args.output.parent
         system = load_system(run.settings)
-        return evaluate(system, run.axes["precision"], dict(args.weights), folder, args.data, folder / "pictures", device)
+        frozen = run.strategy.frozen_weights
+        return evaluate(system, run.axes["precision"], dict(args.weights), folder, args.data, folder / "pictures", device, frozen)
 
 
 def main() -> None:

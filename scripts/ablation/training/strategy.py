@@ -14,6 +14,7 @@ from ablation.files import replace_folder
 from ablation.settings import LoraSettings
 from ablation.study import Strategy
 from ablation.systems.weights import check_shapes, read_weights
+from ablation.training.absent import absent
 from ablation.training.targets import adaptable_modules, modules
 
 ADAPTER, FULL_WEIGHTS = "adapter", "model.safetensors"
@@ -28,7 +29,8 @@ def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora:
             for parameter in model.get_submodule(name).parameters(recurse=False):
                 parameter.requires_grad_(True)
         return model
-    from peft import LoraConfig, get_peft_model
+    with absent("bitsandbytes"):  # which takes seconds to load, and is not used through PEFT
+        from peft import LoraConfig, get_peft_model
 
     alpha = lora.alpha_per_rank * rank
     config = LoraConfig(
@@ -41,9 +43,9 @@ def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """All parameters and the trainable ones."""
+    """All parameters, also those that are held as codes, and the trainable ones."""
     return {
-        "total": sum(p.numel() for p in model.parameters()),
+        "total": sum(p.numel() for p in model.parameters()) + sum(getattr(m, "quantised", 0) for m in model.modules()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
