@@ -89,7 +89,7 @@ class Strategy(Strict):
     trained_weights: _lean(TrainedWeights, "fp32") = "fp32"
     """What trained weights are held in: `fp32`, or `bf16`, each update rounded up or down by chance; needs adamw8bit."""
     frozen_weights: FrozenWeights | None = None
-    """`int8` or `nf4`: linear layers that are not trained, in 8 or 4 bits; needs train.lora. Else the compute type."""
+    """`int8` or `nf4`: linear layers that are not trained are held in 8 or 4 bits, not in the compute type."""
     fused_backward: _lean(bool, False) = False
     """Step each weight when its gradient is there, and forget that: no step has all; needs training.clip: null."""
 
@@ -106,8 +106,6 @@ class Strategy(Strict):
             raise ValueError(f"{set_[0]} needs distributed: ddp; {self.distributed} shares out what it would change")
         if self.trained_weights == "bf16" and self.optimizer != "adamw8bit":
             raise ValueError("trained_weights: bf16 needs optimizer: adamw8bit, which rounds so that small updates are not lost")
-        if self.frozen_weights and self.train.lora is None:
-            raise ValueError("frozen_weights needs train.lora: adapters beside the weights that are held in fewer bits")
         return self
 
 

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
 from ablation.errors import UserError
 from ablation.outside import MIB, read_json
 from ablation.systems.weights import check_shapes, read_weights
-from ablation.training.absent import absent
-
-with absent("bitsandbytes"):
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's names
 TOLD = ("r", "lora_alpha", "lora_dropout", "target_modules")  # what we say of an adapter

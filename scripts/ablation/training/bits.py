@@ -5,10 +5,13 @@ must be real, whoever imports it first.
 """
 
 import logging
+import sys
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+if sys.modules.get("bitsandbytes", ...) is None:  # as ablation/__init__.py has put it
+    del sys.modules["bitsandbytes"]
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel for inference that is not used here
 with unset_fake_temporarily(), torch.device("cpu"):
     import bitsandbytes  # noqa: F401

@@ -68,7 +68,11 @@ class _Product(torch.autograd.Function):
 
 
 def quantise_frozen(model: nn.Module, form: FrozenWeights, precision: Precision, fp32_modules: Sequence[str]) -> None:
-    """Hold the linear layers that are not trained in few bits, except those of ``fp32_modules``."""
+    """Hold the linear layers that are not trained in few bits, except those of ``fp32_modules`` and of an odd width.
+
+    (Two codes of 4 bits share a byte; bitsandbytes compiles what an odd width takes on a CPU, when it is first asked for.)
+    """
     for name, layer in list(model.named_modules()):
-        if type(layer) is nn.Linear and not layer.weight.requires_grad and not inside(name, fp32_modules):
+        fits = type(layer) is nn.Linear and layer.in_features % 2 == 0
+        if fits and not layer.weight.requires_grad and not inside(name, fp32_modules):
             model.set_submodule(name, QuantisedLinear(layer, form, COMPUTE[precision]))

@@ -97,7 +97,7 @@ def for_evaluation(
     model = pretrained(system, weights)
     if trained is not None:
         model = load_trained(model, trained)
-        hold_frozen(model, frozen, precision, system.fp32_modules)  # before what was trained is frozen, too
+        hold_frozen(model, frozen, precision, system.fp32_modules)  # while what was trained is not
     model.requires_grad_(False)
     cast_frozen(model, precision, system.fp32_modules)
     return model.to(device).eval()

@@ -14,7 +14,6 @@ from ablation.files import replace_folder
 from ablation.settings import LoraSettings
 from ablation.study import Strategy
 from ablation.systems.weights import check_shapes, read_weights
-from ablation.training.absent import absent
 from ablation.training.targets import adaptable_modules, modules
 
 ADAPTER, FULL_WEIGHTS = "adapter", "model.safetensors"
@@ -29,8 +28,7 @@ def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora:
             for parameter in model.get_submodule(name).parameters(recurse=False):
                 parameter.requires_grad_(True)
         return model
-    with absent("bitsandbytes"):  # which takes seconds to load, and is not used through PEFT
-        from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     alpha = lora.alpha_per_rank * rank
     config = LoraConfig(
@@ -86,7 +84,7 @@ def remove_trained(folder: Path) -> None:
 
 
 def load_trained(model: nn.Module, folder: Path) -> nn.Module:
-    """``model`` with what a run in ``folder`` trained."""
+    """``model`` with what a run in ``folder`` trained, which alone requires gradients, as it did then."""
     if (folder / ADAPTER).is_dir():
         from ablation.training.adapters import with_adapter
 
@@ -94,4 +92,6 @@ def load_trained(model: nn.Module, folder: Path) -> nn.Module:
     trained = read_weights(folder / FULL_WEIGHTS, ABSENT)
     check_shapes(folder / FULL_WEIGHTS, trained, {name: model.state_dict().get(name) for name in trained})
     model.load_state_dict(trained, strict=False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
     return model
