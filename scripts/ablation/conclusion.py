@@ -31,7 +31,8 @@ def conclude(run: Run, folder: Path, base: Path, weights: dict[str, Path], data:
     if training["outcome"] == "completed":
         log.info("evaluating %s", folder)
         seal.check(data)
-        found = evaluate(load_system(run.settings), run.axes["precision"], weights, folder, data, folder / "pictures", device)
+        system, pictures, frozen = load_system(run.settings), folder / "pictures", run.strategy.frozen_weights
+        found = evaluate(system, run.axes["precision"], weights, folder, data, pictures, device, frozen)
     was = {"metrics_before": before["metrics"], "items_before": before["items"]}
     record: dict[str, Any] = {**training, "axes": run.axes, **found, **was}
     write_hparams(folder / "tensorboard", run.id, run.axes, run.settings.metrics(), record)

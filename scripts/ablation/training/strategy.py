@@ -41,9 +41,9 @@ def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """All parameters and the trainable ones."""
+    """All parameters, also those that are held as codes, and the trainable ones."""
     return {
-        "total": sum(p.numel() for p in model.parameters()),
+        "total": sum(p.numel() for p in model.parameters()) + sum(getattr(m, "quantised", 0) for m in model.modules()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
@@ -84,7 +84,7 @@ def remove_trained(folder: Path) -> None:
 
 
 def load_trained(model: nn.Module, folder: Path) -> nn.Module:
-    """``model`` with what a run in ``folder`` trained."""
+    """``model`` with what a run in ``folder`` trained, which alone requires gradients, as it did then."""
     if (folder / ADAPTER).is_dir():
         from ablation.training.adapters import with_adapter
 
@@ -92,4 +92,6 @@ def load_trained(model: nn.Module, folder: Path) -> nn.Module:
     trained = read_weights(folder / FULL_WEIGHTS, ABSENT)
     check_shapes(folder / FULL_WEIGHTS, trained, {name: model.state_dict().get(name) for name in trained})
     model.load_state_dict(trained, strict=False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
     return model

@@ -129,7 +129,7 @@ class MixtureOfExperts(nn.Module):
         """``x`` [T, C] -> [T, C], each token through its k experts only."""
         per_token = routing.experts.shape[1]
         groups = group(routing.experts.flatten(), len(self.experts))
-        x = x.to(compute_type(x.device.type, self.experts[0].net[2].weight))
+        x = x.to(compute_type(x.device.type, self.experts[0].net[2]))
         rows = x.new_zeros(groups.rows, x.shape[1]).index_copy(0, groups.places, x.repeat_interleave(per_token, dim=0))
         hidden = F.gelu(grouped_linear(rows, groups, [e.net[0].proj for e in self.experts]))
         out = grouped_linear(hidden, groups, [e.net[2] for e in self.experts])
