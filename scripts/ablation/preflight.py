@@ -111,6 +111,8 @@ def unsupported(run: Run, card: Card) -> str | None:
     method = run.strategy.distributed
     if method != "ddp" and run.axes["precision"] == "fp16":
         return f"{method} with fp16 is not supported; train in bf16 or fp32"
+    if run.strategy.host and (method != "ddp" or run.axes["gpus"] > 1):
+        return "host keeps frozen weights beside one GPU; processes that share a model have them all on theirs"
     if method != "ddp" and run.settings.training.ema:
         return f"{method} keeps the weights in parts, of which no average (training.ema) is made; use ddp"
     return None

@@ -8,7 +8,9 @@ from torch import nn
 
 from ablation.sweep import Run
 from ablation.systems.base import System
+from ablation.training.host import fetching, keep_in_host, pin
 from ablation.training.precision import cast_frozen
+from ablation.training.recompute import chosen, reached, recompute
 from ablation.training.strategy import apply_strategy, load_trained
 
 FRESH_STD = 0.02  # of random weights: small enough that no activation overflows
@@ -24,7 +26,10 @@ def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
 
 def for_training(system: System, run: Run, weights: dict[str, Path], device: torch.device) -> nn.Module:
     """The network of ``run`` with its strategy applied, on ``device``, in training mode."""
-    return compiled(adapted(system, run, pretrained(system, weights)).to(device).train(), run)
+    model = adapted(system, run, pretrained(system, weights)).to(device).train()
+    if device.type == "cuda":
+        pin(model)
+    return compiled(model, run)
 
 
 def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Module:
@@ -34,14 +39,21 @@ def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Mod
     """
     with init_empty_weights(include_buffers=False):
         model = system.build()
-    return compiled(materialise(adapted(system, run, model), device).train(), run)
+    model = materialise(adapted(system, run, model), device).train()
+    if device.type == "cuda":
+        pin(model)
+    return compiled(model, run)
 
 
 def adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
     """``model`` with the strategy of ``run``: checkpointing, what is trained, number formats."""
-    system.set_gradient_checkpointing(model, run.strategy.gradient_checkpointing)
-    model = apply_strategy(model, run.strategy, run.rank, run.settings.lora)
+    units, network, strategy = system.recomputable(model), model, run.strategy
+    model = apply_strategy(model, strategy, run.rank, run.settings.lora)
     cast_frozen(model, run.axes["precision"], system.fp32_modules)
+    units = chosen(reached(units, model), strategy.gradient_checkpointing)
+    if strategy.host:
+        keep_in_host(network, strategy.host, units)
+    recompute(units)
     return model
 
 
@@ -61,6 +73,8 @@ def materialise(model: nn.Module, device: torch.device) -> nn.Module:
                 values = torch.empty_like(parameter, device=device).normal_(0, FRESH_STD)
                 made[parameter] = nn.Parameter(values, parameter.requires_grad)
             setattr(module, name, made[parameter])
+    for found in fetching(model):
+        found.put({name: torch.empty_like(old, device="cpu").normal_(0, FRESH_STD) for name, old in found.weights.items()})
     return model.to(device)  # the buffers: what they hold is computed, not learnt
 
 

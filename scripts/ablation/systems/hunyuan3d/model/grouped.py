@@ -49,6 +49,7 @@ def groupable(layers: Iterable[nn.Module]) -> bool:
     """Whether :func:`grouped_linear` can stand for the layers' own forward passes: nothing took their place, they fit."""
     return all(
         type(layer) is nn.Linear
+        and isinstance(layer.weight, nn.Parameter)  # not in host memory
         and layer.weight.dtype in TYPES
         and layer.in_features % WIDTHS == layer.out_features % WIDTHS == 0
         for layer in layers
