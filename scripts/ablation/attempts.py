@@ -67,9 +67,13 @@ class Journal:
         for event in self.events():
             if event["event"] == "start":
                 ours = event.get("settings") == settings
-                found.append({"begin": event["time"], "end": None, "how": "killed", "energy_j": None, "packed": None, "ours": ours})
+                found.append(
+                    {"begin": event["time"], "end": None, "how": "killed", "energy_j": None, "packed": None, "ours": ours}
+                )
             elif event["event"] == "end" and found:
-                found[-1].update(end=event["time"], how=event["how"], **{name: event.get(name) for name in ("energy_j", "packed")})
+                found[-1].update(
+                    end=event["time"], how=event["how"], **{name: event.get(name) for name in ("energy_j", "packed")}
+                )
         return [one for one in found if one.pop("ours")]
 
     def _append(self, **event: Any) -> None:

@@ -114,6 +114,8 @@ def unsupported(run: Run, card: Card) -> str | None:
     method = run.strategy.distributed
     if method != "ddp" and run.axes["precision"] == "fp16":
         return f"{method} with fp16 is not supported; train in bf16 or fp32"
+    if run.strategy.host and (method != "ddp" or run.axes["gpus"] > 1):
+        return "host keeps frozen weights beside one GPU; processes that share a model have them all on theirs"
     if method != "ddp" and run.settings.training.ema:
         return f"{method} keeps the weights in parts, of which no average (training.ema) is made; use ddp"
     return next(_too_lean(run), None)
@@ -136,8 +138,11 @@ def _too_lean(run: Run) -> Iterator[str]:
         yield f"trained_weights: bf16 are used as they are; train in bf16, not {axes['precision']}"
     if strategy.trained_weights == "bf16" and training.ema:
         yield "trained_weights: bf16 has no average (training.ema), which would take fp32 for each weight; use fp32"
-    alone = {"fused_backward": strategy.fused_backward, "trained_weights: bf16": strategy.trained_weights == "bf16",
-             "frozen_weights": strategy.frozen_weights is not None}
+    alone = {
+        "fused_backward": strategy.fused_backward,
+        "trained_weights: bf16": strategy.trained_weights == "bf16",
+        "frozen_weights": strategy.frozen_weights is not None,
+    }
     for name in (name for name, is_set in alone.items() if is_set and axes["gpus"] > 1):
         yield f"{name} is for one GPU, not {axes['gpus']}"
 

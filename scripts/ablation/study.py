@@ -76,8 +76,10 @@ class Strategy(Strict):
     """What is trained."""
     lr: PositiveFloat
     """Peak learning rate."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    gradient_checkpointing: bool | Annotated[int, Field(ge=1)] | Literal["auto"] = False
+    """Recompute activations in the backward pass: of all blocks, of the last so many, or `auto`, of as few as fit the card."""
+    host: Annotated[list[str], Field(min_length=1)] | None = None
+    """Modules that, where frozen, stay in host memory and are copied to the GPU when they compute; patterns as in `train`."""
     backward: Backward = "each"
     """Of several objectives: `each` goes backward before the next is built; `summed`, one pass holds the graphs of all."""
     distributed: Distributed = "ddp"
@@ -105,7 +107,9 @@ class Strategy(Strict):
         if self.distributed != "ddp" and (set_ := [name for name, value in own.items() if value]):
             raise ValueError(f"{set_[0]} needs distributed: ddp; {self.distributed} shares out what it would change")
         if self.trained_weights == "bf16" and self.optimizer != "adamw8bit":
-            raise ValueError("trained_weights: bf16 needs optimizer: adamw8bit, which rounds so that small updates are not lost")
+            raise ValueError(
+                "trained_weights: bf16 needs optimizer: adamw8bit, which rounds so that small updates are not lost"
+            )
         return self
 
 

@@ -83,8 +83,7 @@ def _part(state: State, start: int) -> State:
     """The state of the :data:`CHUNK` values from ``start`` on."""
     values, blocks = slice(start, start + CHUNK), slice(start // BLOCK, (start + CHUNK) // BLOCK)
     return {
-        name: value if name == "step" else value[blocks if name.endswith("scale") else values]
-        for name, value in state.items()
+        name: value if name == "step" else value[blocks if name.endswith("scale") else values] for name, value in state.items()
     }
 
 

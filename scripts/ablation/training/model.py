@@ -11,7 +11,9 @@ from ablation.settings import Precision
 from ablation.study import FrozenWeights
 from ablation.sweep import Run
 from ablation.systems.base import System
+from ablation.training.host import fetching, keep_in_host, pin
 from ablation.training.precision import cast_frozen, cast_trained
+from ablation.training.recompute import chosen, reached, recompute
 from ablation.training.strategy import apply_strategy, load_trained
 
 FRESH_STD = 0.02  # of random weights: small enough that no activation overflows
@@ -27,7 +29,10 @@ def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
 
 def for_training(system: System, run: Run, weights: dict[str, Path], device: torch.device) -> nn.Module:
     """The network of ``run`` with its strategy applied, on ``device``, in training mode."""
-    return compiled(adapted(system, run, pretrained(system, weights)).to(device).train(), run)
+    model = adapted(system, run, pretrained(system, weights)).to(device).train()
+    if device.type == "cuda":
+        pin(model)
+    return compiled(model, run)
 
 
 def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Module:
@@ -37,16 +42,23 @@ def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Mod
     """
     with init_empty_weights(include_buffers=False):
         model = system.build()
-    return compiled(materialise(adapted(system, run, model), device).train(), run)
+    model = materialise(adapted(system, run, model), device).train()
+    if device.type == "cuda":
+        pin(model)
+    return compiled(model, run)
 
 
 def adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
     """``model`` with the strategy of ``run``: checkpointing, what is trained, number formats."""
-    system.set_gradient_checkpointing(model, run.strategy.gradient_checkpointing)
-    model = apply_strategy(model, run.strategy, run.rank, run.settings.lora)
-    hold_frozen(model, run.strategy.frozen_weights, run.axes["precision"], system.fp32_modules)
-    if run.strategy.trained_weights == "bf16":
+    units, network, strategy = system.recomputable(model), model, run.strategy
+    model = apply_strategy(model, strategy, run.rank, run.settings.lora)
+    hold_frozen(model, strategy.frozen_weights, run.axes["precision"], system.fp32_modules)
+    if strategy.trained_weights == "bf16":
         cast_trained(model, system.fp32_modules)
+    units = chosen(reached(units, model), strategy.gradient_checkpointing)
+    if strategy.host:
+        keep_in_host(network, strategy.host, units)
+    recompute(units)
     return model
 
 
@@ -79,6 +91,8 @@ def materialise(model: nn.Module, device: torch.device) -> nn.Module:
             if buffer.is_meta:  # weights in few bits: codes and their scales
                 values = torch.empty_like(buffer, device=device)
                 setattr(module, name, values.fill_(FRESH_STD) if buffer.is_floating_point() else values.random_())
+    for found in fetching(model):
+        found.put({name: torch.empty_like(old, device="cpu").normal_(0, FRESH_STD) for name, old in found.weights.items()})
     return model.to(device)  # the other buffers: what they hold is computed, not learnt
 
 

@@ -14,6 +14,7 @@ from ablation.files import replace_folder
 from ablation.settings import LoraSettings
 from ablation.study import Strategy
 from ablation.systems.weights import check_shapes, read_weights
+from ablation.training.host import fetching
 from ablation.training.targets import adaptable_modules, modules
 
 ADAPTER, FULL_WEIGHTS = "adapter", "model.safetensors"
@@ -41,9 +42,11 @@ def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """All parameters, also those that are held as codes, and the trainable ones."""
+    """All parameters, those held as codes and those in host memory too; and the trainable ones."""
+    in_host = sum(weight.numel() for found in fetching(model) for weight in found.weights.values())
+    as_codes = sum(getattr(module, "quantised", 0) for module in model.modules())
     return {
-        "total": sum(p.numel() for p in model.parameters()) + sum(getattr(m, "quantised", 0) for m in model.modules()),
+        "total": sum(p.numel() for p in model.parameters()) + in_host + as_codes,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 

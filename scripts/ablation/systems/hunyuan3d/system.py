@@ -34,9 +34,9 @@ class System:
         """Fill the three networks from the released file."""
         load_weights({name: getattr(model, name) for name in PARTS}, files["weights"])
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute the blocks of the transformer."""
-        model.model.gradient_checkpointing(enabled)
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The blocks of the transformer."""
+        return model.model.blocks
 
     def samples(self, folders: Sequence[Path], train: bool) -> ShapeDataset:
         """Pictures of one split, each with its shape."""

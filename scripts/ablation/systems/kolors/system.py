@@ -4,6 +4,7 @@ What prepares and what judges is loaded where it is used: libraries that trainin
 """
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -44,9 +45,13 @@ class System:
         load_network(model.text_encoder, files["text_encoder"], "text_encoder", sizes.text_encoder.config(), None)
         model.start()
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute the blocks of the UNet and the adapter."""
-        model.gradient_checkpointing(enabled)
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The blocks of the UNet, with what the adapter does in them."""
+        unet, found = model.unet, []
+        for part in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+            for resnet, attention in zip_longest(part.resnets, getattr(part, "attentions", ())):
+                found += [resnet, *(attention.transformer_blocks if attention else ())]
+        return found
 
     def samples(self, folders: Sequence[Path], train: bool) -> LayoutDataset:
         """The captioned pictures with boxes of one split."""

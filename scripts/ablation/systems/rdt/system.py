@@ -45,9 +45,9 @@ class System:
         """Fill ``model`` from the released file."""
         load_weights(model, files["weights"])
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute every block."""
-        model.gradient_checkpointing(enabled)
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Every block."""
+        return model.model.blocks
 
     def samples(self, folders: Sequence[Path], train: bool) -> StepDataset:
         """The steps of the episodes of one split."""

@@ -51,8 +51,7 @@ def groupable(layers: Iterable[nn.Module]) -> bool:
     A layer whose weight is held in few bits does: it makes it when it is asked for.
     """
     return all(
-        (_quantised(layer) or (type(layer) is nn.Linear and layer.weight.dtype in TYPES))
-        and layer.in_features % WIDTHS == layer.out_features % WIDTHS == 0
+        (_quantised(layer) or _whole(layer)) and layer.in_features % WIDTHS == layer.out_features % WIDTHS == 0
         for layer in layers
     )
 
@@ -66,6 +65,11 @@ def grouped_linear(x: Tensor, groups: Groups, layers: Sequence[nn.Linear]) -> Te
 
 def _quantised(layer: nn.Module) -> bool:
     return hasattr(layer, "quantised")
+
+
+def _whole(layer: nn.Module) -> bool:
+    """A plain layer with its weight, of a fitting type, on its device: one in host memory is no parameter."""
+    return type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter) and layer.weight.dtype in TYPES
 
 
 def compute_type(device: str, layer: nn.Module) -> torch.dtype:

@@ -112,8 +112,9 @@ class MixtureOfExperts(nn.Module):
         """``x`` [B, N, C] -> [B, N, C].
 
         Experts of plain linear layers run as two grouped products over the T * k rows that were sent to them. Layers of odd
-        widths, or that something else has taken the place of (adapters), run as modules: each expert over all tokens,
-        weighted by zero where it was not chosen. Activations are then recomputed in the backward pass, one expert's at a time.
+        widths, in host memory, or that something else has taken the place of (adapters), run as modules: each expert over
+        all tokens, weighted by zero where it was not chosen. Activations are then recomputed in the backward pass, one
+        expert's at a time.
         """
         tokens = x.flatten(0, 1)
         routing = self.gate(tokens)

@@ -58,10 +58,6 @@ class RDTRunner(nn.Module):
         self.img_adaptor = adaptor(a.adaptors.img, a.img_dim, a.hidden_size)
         self.state_adaptor = adaptor(a.adaptors.state, 2 * a.action_dim, a.hidden_size)  # the vector and its mask
 
-    def gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute the activations of every block in the backward pass."""
-        self.model.gradient_checkpointing = enabled
-
     def forward(self, noisy: Tensor, steps: Tensor, observation: Observation) -> Tensor:
         """``noisy`` actions [B, H, A] at the diffusion ``steps`` [B] -> clean actions [B, H, A], in the compute type."""
         c = self.adapt(observation)
