@@ -1,4 +1,4 @@
-"""The workflow on a machine whose one GPU is pretended: runs share it where the study allows, and are the same as one by one."""
+"""The workflow on a machine with one pretended GPU: runs share it where the study allows, and are the same as one by one."""
 
 import json
 
@@ -47,6 +47,7 @@ def test_runs_that_share_a_card_are_those_that_had_it_one_by_one(tmp_path, monke
     again = on_one_gpu(project, "-n", pack=1)
     assert "train_run" not in jobs(again) and again.returncode == 0, again.stderr[-3000:]
     runs.rename(together)
+    (project / TABLE).unlink()
     done = on_one_gpu(project, pack=1)
     assert done.returncode == 0, done.stderr[-3000:]
     (_, ended), (began, _) = sorted(spans(runs))

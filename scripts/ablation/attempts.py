@@ -64,16 +64,13 @@ class Journal:
     def attempts(self, settings: str) -> list[Event]:
         """Each attempt with these settings: ``begin``, ``end`` (None where it was killed), ``how``, ``energy_j``, ``packed``."""
         found: list[Event] = []
+        unknown = {"end": None, "how": "killed", "energy_j": None, "packed": None}
         for event in self.events():
             if event["event"] == "start":
-                ours = event.get("settings") == settings
-                found.append(
-                    {"begin": event["time"], "end": None, "how": "killed", "energy_j": None, "packed": None, "ours": ours}
-                )
+                found.append({"begin": event["time"], **unknown, "ours": event.get("settings") == settings})
             elif event["event"] == "end" and found:
-                found[-1].update(
-                    end=event["time"], how=event["how"], **{name: event.get(name) for name in ("energy_j", "packed")}
-                )
+                told = {name: event.get(name) for name in ("how", "energy_j", "packed")}
+                found[-1].update(end=event["time"], **told)
         return [one for one in found if one.pop("ours")]
 
     def _append(self, **event: Any) -> None:

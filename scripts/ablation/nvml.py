@@ -44,7 +44,7 @@ def device_used_bytes(uuid: str) -> int | None:
 
 
 def process_used_bytes(uuid: str) -> int | None:
-    """Memory of this process on the device, with its context; None where NVML does not tell processes apart (containers, MIG)."""
+    """Memory of this process on the device, with its context; None where NVML cannot tell processes apart (containers)."""
     running = _ask(uuid, pynvml.nvmlDeviceGetComputeRunningProcesses) or []
     return next((one.usedGpuMemory for one in running if one.pid == os.getpid()), None)
 

@@ -1,7 +1,7 @@
 """Who holds the GPUs of a machine, and who waits for them: a file for each in one folder, locked for as long as that one lives.
 
-The kernel ends a lock with its holder, however it dies, so what a dead member's file says is void. All files are read and written
-under one more lock, which is held for moments; a member writes its own file only.
+The kernel ends a lock with its holder, however it dies, so what a dead member's file says is void. All files are read and
+written under one more lock, which is held for moments; a member writes its own file only.
 """
 
 import json
