@@ -1,11 +1,13 @@
 """Runs that share a card, which is pretended: two at a time, each within its part, and what they learn is the same."""
 
+import json
 import os
 import time
 from dataclasses import replace
 
 import launch
 import pytest
+import torch
 from conftest import ROOT
 from small_vggt import job, prepare, run_of
 from test_faults import longer, outcome
@@ -15,6 +17,7 @@ from ablation.files import write_csv
 from ablation.gpus import lease_gpus
 from ablation.hardware import load_card
 from ablation.packing import predicted_gib, share_mib, share_of
+from ablation.systems.vggt.system import System
 from ablation.yamlfile import dump_yaml, load_yaml
 
 CARD = 24_000  # MiB
@@ -27,6 +30,15 @@ def root(scene_root, vggt, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     return prepare(scene_root, vggt, tmp_path)
+
+
+def full_evaluation():
+    """In the process of a test's program alone, and not in what that becomes."""
+
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+
+    System.evaluate = fail
 
 
 def packed(run, pack):
@@ -105,3 +117,13 @@ def test_a_run_whose_part_is_too_small_has_the_whole_card_then(root, tiny):
     assert launch.train(*job(run, root, "alone"), cards=root / "cards").returncode == 0
     assert outcome(root / "run") == outcome(root / "alone")
     assert launch.record(root / "run")["memory"]["budget_gib"] == 0.5 and "packed" not in launch.record(root / "run")["time"]
+
+
+def test_an_evaluation_that_needs_more_than_the_run_s_part_has_the_whole_card(root, tiny):
+    run, base = packed(run_of(root, tiny), 2), root / "base.json"
+    base.write_text(json.dumps({"metrics": {}, "items": []}))
+    how = {"base": base, "plan": planned(root / "plan.csv", 2.0, run)}
+    done = launch.train(*job(run, root, "run"), before=full_evaluation, **how)
+    assert done.returncode == 0 and "its part of the GPU was too small" in done.stderr, done.stderr
+    assert [event["event"] for event in Journal(root / "run").events()] == ["start", "train", "end"], "trained once"
+    assert json.loads((root / "run/metrics.json").read_text())["metrics"]["depth_mae"] > 0

@@ -168,3 +168,8 @@ def test_what_a_card_has_is_what_its_study_says_where_nothing_else_does(two_gpus
     assert gpus.card_mib(23.64) == 24207
     monkeypatch.setattr(gpus.nvml, "usable_bytes", {"0": 40 * 2**30, "1": 24 * 2**30 + 5}.get)
     assert gpus.card_mib(23.64) == 24 * 1024
+
+
+def test_who_needs_no_gpu_waits_for_none(tmp_path, two_gpus):
+    with gpus.lease_gpus(2, tmp_path), gpus.lease_gpus(0, tmp_path) as none:
+        assert none.gpus == [] and os.environ["CUDA_VISIBLE_DEVICES"] == ""

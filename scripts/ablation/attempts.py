@@ -62,7 +62,7 @@ class Journal:
         return {"count": count, "repeated_steps": repeated}
 
     def attempts(self, settings: str) -> list[Event]:
-        """Each attempt with these settings: ``begin``, ``end`` (None where it was killed), ``how``, ``energy_j``, ``packed``."""
+        """Each attempt with these settings: ``begin``, ``end`` (None: it was killed), ``how``, ``energy_j``, ``packed``."""
         found: list[Event] = []
         unknown = {"end": None, "how": "killed", "energy_j": None, "packed": None}
         for event in self.events():
