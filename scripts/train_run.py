@@ -143,7 +143,7 @@ def work(run: Run, args: argparse.Namespace, result: Result, held: Lease) -> str
 
 
 def used(held: Lease, before: float | None) -> float | None:
-    """Energy that the GPUs have used since the counters stood at ``before``, in J; None where one is shared, or tells nothing."""
+    """Energy that the GPUs used since their counters stood at ``before``, in J; None where one is shared, or does not tell."""
     now = energy_of(held.gpus)
     return None if now is None or before is None or held.share is not None else round(now - before, 1)
 
