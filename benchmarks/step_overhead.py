@@ -1,90 +1,103 @@
-"""What the trainer costs beside the plainest correct loop over the same model: seconds a step, as a ratio.
+"""What the trainer's step costs beside the plainest correct loop over the same model: seconds a step, as a ratio.
 
-    python benchmarks/step_overhead.py [--strategy C] [--rank 16] [--steps 30]
+    python benchmarks/step_overhead.py [--only vggt-eth3d] [--steps 20] [--record]
 
-Both train the demo's network with LoRA on the same fixed batch, in turns, on one CPU thread.
+Both train the demo's network of a system on the same batch from the same random weights, in turns, on one CPU thread.
 """
 
 import argparse
+import gc
 import sys
 import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from recording import Row, record, told  # which finds the library
 
 import torch
-from torch import Tensor
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
 
 from ablation.study import load_study
 from ablation.sweep import Run, expand
 from ablation.systems import load_system
-from ablation.systems.vggt.system import System
+from ablation.systems.base import System
 from ablation.training.accelerator import make_accelerator
-from ablation.training.model import for_training
+from ablation.training.model import fresh_for_training
 from ablation.training.randomness import seed_everything
 from ablation.training.step import TrainingStep
 
 ROOT = Path(__file__).parent.parent
+STRATEGIES = {"vggt-eth3d": "C", "hunyuan3d-4090": "B", "rdt-batch": "lora", "kolors-3x4090": "A", "dit-images": "full"}
+TEST = "tests/test_plain_loop.py::test_a_step_is_that_of_the_plainest_loop"
+WARMUP = 3
+CPU = torch.device("cpu")
 
 
-def random_batch(run: Run, frames: int = 4) -> dict[str, Tensor]:
-    """A batch of the right shapes whose depth is everywhere valid."""
-    height, width = run.settings.data.resolution
-    shape = (run.axes["batch"], frames, height, width)
-    depths = 1 + torch.rand(shape)
-    intrinsics = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
-    return {
-        "images": torch.rand(*shape[:2], 3, height, width),
-        "depths": depths,
-        "masks": depths > 0,
-        "regions": torch.zeros(shape, dtype=torch.uint8),
-        "intrinsics": intrinsics.expand(*shape[:2], 3, 3),
-        "extrinsics": torch.eye(4)[:3].expand(*shape[:2], 3, 4),
-    }
-
-
-def plain_step(system: System, model, optimizer, batch: dict[str, Tensor]) -> None:
+class Plain:
     """Forward, backward, clip, update: nothing else."""
-    for name in system.objectives:
-        system.objective(model, batch, name).loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+
+    def __init__(self, system: System, model: nn.Module, lr: float):
+        self.system, self.model = system, model
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=lr)
+
+    def __call__(self, batch: dict[str, Tensor]) -> None:
+        """One optimizer step."""
+        for name in self.system.objectives:
+            self.system.objective(self.model, batch, name).loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def run_of(study: str) -> Run:
+    """The first run of the demo study with the system's strategy."""
+    runs = expand(load_study(ROOT / f"config/studies/{study}.yaml", {"scale": "demo"}), study)
+    return next(run for run in runs if run.axes["strategy"] == STRATEGIES[study] and run.axes["precision"] == "fp32")
+
+
+def measure(study: str, steps: int) -> Row:
+    """Medians of ``steps`` steps of both, taken in turns."""
+    run = run_of(study)
+    system = load_system(run.settings)
+    seed_everything(0)
+    batch = system.fake_batch(run.axes["batch"])
+    AcceleratorState._reset_state(True)
+    ours = TrainingStep(run, system, _model(system, run), make_accelerator("fp32", CPU))
+    plain = Plain(system, _model(system, run), run.strategy.lr)
+    gc.collect()
+    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(WARMUP + steps):
+        for name, step in (("plain", lambda: plain(batch)), ("ours", lambda: ours([batch], 1, lambda phase: None))):
+            start = time.process_time()
+            step()
+            seconds[name].append(time.process_time() - start)
+    before, after = (median(values[WARMUP:]) for values in seconds.values())
+    what = f"a step of the {run.settings.system} demo, strategy {STRATEGIES[study]}: a plain loop, the trainer's"
+    return Row(what, before, after, "s", TEST)
+
+
+def _model(system: System, run: Run) -> nn.Module:
+    seed_everything(0)
+    return fresh_for_training(system, run, CPU)
 
 
 def main() -> None:
-    """Time both in turns and print the medians."""
+    """Measure every system and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strategy", default="C")
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--only", choices=STRATEGIES, help="one study")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--record", action="store_true", help="keep what was found in benchmarks/speed")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    study = load_study(
-        ROOT / "config/studies/vggt-eth3d.yaml", {"scale": "demo", "sweep": {"strategy": args.strategy, "rank": args.rank}}
-    )
-    run = expand(study, "benchmark")[0]
-    system, batch, device = load_system(run.settings), random_batch(run), torch.device("cpu")
-    weights = {name: ROOT / path for name, path in run.settings.weight_files().items()}
-    accelerator = make_accelerator("fp32", device)
-
-    def build():
-        seed_everything(0)
-        return for_training(system, run, weights, device)
-
-    ours, model = TrainingStep(run, system, build(), accelerator), build()
-    plain = model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=run.strategy.lr)
-    seconds: dict[str, list[float]] = {"trainer": [], "plain": []}
-    for _ in range(args.steps):
-        start = time.perf_counter()
-        ours([batch], 1, lambda _: None)
-        between = time.perf_counter()
-        plain_step(system, *plain, batch)
-        seconds["trainer"].append(between - start)
-        seconds["plain"].append(time.perf_counter() - between)
-    trainer, other = (median(values[3:]) for values in seconds.values())
-    sys.stdout.write(f"trainer {trainer:.4f} s, plain loop {other:.4f} s, ratio {trainer / other:.3f}\n")
+    rows = []
+    for study in [args.only] if args.only else STRATEGIES:
+        rows.append(measure(study, args.steps))
+        sys.stdout.write(told(rows[-1:]))
+        sys.stdout.flush()
+    if args.record:
+        record("step_overhead", rows)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ class Training(Strict):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the running average of the trained weights, which is what is evaluated and saved; 0: none."""
     compile: bool = False
-    """Compile the forward pass (torch.compile; needs a C++ compiler). Memory is predicted as if it were not."""
+    """Compile the repeated blocks (torch.compile; needs a C++ compiler). Memory is predicted as if they were not."""
     checkpoint_every: PositiveInt | None = 500
     """Optimizer steps between checkpoints, from which an interrupted run resumes; null: none but those of the epochs."""
     checkpoint_epochs: PositiveInt | None = None

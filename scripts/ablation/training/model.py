@@ -1,6 +1,7 @@
 """From settings to a network that is ready: pretrained weights, a strategy or what it trained, the right number formats."""
 
 from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -72,10 +73,24 @@ def hold_frozen(model: nn.Module, form: FrozenWeights | None, precision: Precisi
 
 
 def compiled(model: nn.Module, run: Run) -> nn.Module:
-    """``model``, of which torch compiles the forward pass when it is first called, if the run asks for it."""
+    """``model``, of which torch compiles the repeated blocks when they are first called, if the run asks for it.
+
+    Blocks alike share what is compiled, so that it takes the time of one of them; a model without any is compiled whole.
+    """
     if run.settings.training.compile:
-        model.compile()
+        for block in list(repeated_blocks(model)) or [model]:
+            block.compile()
     return model
+
+
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of the lists of several modules of one kind below ``module``, the outermost; no single layers, bare or adapted."""
+    for child in module.children():
+        alike = isinstance(child, nn.ModuleList) and len(child) > 1 and len(set(map(type, child))) == 1
+        if alike and any(child[0].children()) and not hasattr(child[0], "base_layer"):
+            yield from child
+        else:
+            yield from repeated_blocks(child)
 
 
 def materialise(model: nn.Module, device: torch.device) -> nn.Module:

@@ -126,9 +126,9 @@ def add_positions(x: Tensor, aspect: float) -> Tensor:
     diagonal = (aspect**2 + 1) ** 0.5
     u = _coordinates(width, aspect / diagonal, x.device)
     v = _coordinates(height, 1 / diagonal, x.device)
-    along_x = _sine_cosine(u, x.shape[1] // 2)[:, None, :].expand(-1, height, -1)  # [C / 2, h, w]
-    along_y = _sine_cosine(v, x.shape[1] // 2)[:, :, None].expand(-1, -1, width)
-    return x + POSITION_GAIN * torch.cat([along_x, along_y]).to(x.dtype)
+    along_x = POSITION_GAIN * _sine_cosine(u, x.shape[1] // 2).to(x.dtype)  # [C / 2, w]
+    along_y = POSITION_GAIN * _sine_cosine(v, x.shape[1] // 2).to(x.dtype)
+    return x + torch.cat([along_x[:, None, :].expand(-1, height, -1), along_y[:, :, None].expand(-1, -1, width)])
 
 
 def _coordinates(count: int, span: float, device: torch.device) -> Tensor:
