@@ -299,6 +299,7 @@ def test_quantised_weights_count_as_what_they_stand_for(weights):
         (WHOLE | {"trained_weights": "bf16"}, "trained_weights: bf16 needs optimizer: adamw8bit"),
         (LORA | FUSED | {"distributed": "zero2"}, "fused_backward needs distributed: ddp; zero2"),
         (LORA | EIGHT | {"distributed": "zero3", "offload": True}, "optimizer: adamw8bit needs distributed: ddp"),
+        (LORA | {"frozen_weights": "nf4", "host": ["vae"]}, "two ways to hold frozen weights"),
         (WHOLE | {"optimizer": "sgd"}, "'adamw' or 'adamw8bit'"),
     ],
 )
