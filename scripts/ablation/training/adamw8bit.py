@@ -1,4 +1,4 @@
-"""AdamW with its moments in 8 bits (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"), by bitsandbytes' kernels.
+"""AdamW with its moments in 8 bits, by bitsandbytes (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization").
 
 bitsandbytes' own class waits for the device, and rounds weights in 16 bits to the nearest: most updates would be lost.
 """

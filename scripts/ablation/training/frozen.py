@@ -17,7 +17,7 @@ BLOCK = 64  # values that share a scale, as in QLoRA
 class QuantisedLinear(nn.Module):
     """A linear layer whose weight is held as codes and a scale for each block, and used in the type ``kind``.
 
-    ``int8``: even steps up to the largest of a block, 8.5 bits a weight. ``nf4``: quantiles of the normal distribution, 4.5 bits.
+    ``int8``: even steps up to the largest of a block, 8.5 bits a weight. ``nf4``: quantiles of a normal distribution, 4.5.
     """
 
     def __init__(self, layer: nn.Linear, form: FrozenWeights, kind: torch.dtype, device: torch.device | None = None):
