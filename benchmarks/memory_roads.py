@@ -6,11 +6,8 @@ Needs no GPU, weights or data; about five minutes. A batch of one, rank 16, bf16
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from recording import Row, record, told
 
