@@ -6,11 +6,8 @@ Needs no GPU, weights or data; about five minutes. A batch of one, rank 16, bf16
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "scripts")]
 
 from recording import Row, record, told
 
@@ -44,7 +41,7 @@ class Road(NamedTuple):
 ROADS = [
     Road("Hunyuan3D, whole transformer: bf16 weights, 8-bit moments, checkpointing (losses within 2 %)",
          "hunyuan3d-4090", ("A", "D"), {}, LEARNS),
-    Road("Hunyuan3D, that with the step within the backward pass", "hunyuan3d-4090", ("D", "D"), {"fused_backward": True}, SAME),
+    Road("Hunyuan3D, that with the step in the backward pass", "hunyuan3d-4090", ("D", "D"), {"fused_backward": True}, SAME),
     Road("Hunyuan3D, LoRA with checkpointing: int8 frozen weights (losses within 1 %)",
          "hunyuan3d-4090", ("C", "C"), INT8, FROZEN),
     Road("Hunyuan3D, LoRA with checkpointing: nf4 frozen weights (losses within 10 %)",
@@ -69,9 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="keep the numbers in benchmarks/speed/")
     args = parser.parse_args()
-    sides = [
-        (run_of(road, road.strategies[0], {}), run_of(road, road.strategies[1], road.changes)) for road in ROADS
-    ]
+    sides = [(run_of(road, road.strategies[0], {}), run_of(road, road.strategies[1], road.changes)) for road in ROADS]
     predictor = Predictor([run for pair in sides for run in pair], CARD)
     predictor.traces.prepare(workers=2)
     rows = [

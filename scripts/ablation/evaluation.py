@@ -23,7 +23,7 @@ def evaluate(
     device: torch.device,
     frozen: FrozenWeights | None = None,
 ) -> dict[str, Any]:
-    """Metrics of the pretrained model, or of what a run in the folder ``trained`` made of it, which held weights as ``frozen``."""
+    """Metrics of the pretrained model, or of what a run in the folder ``trained`` made of it, holding what was frozen so."""
     accelerator = make_accelerator(precision, device)
     model = for_evaluation(system, precision, weights, trained, device, frozen)
     model = accelerator.prepare_model(model, evaluation_mode=True)

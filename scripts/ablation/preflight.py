@@ -127,13 +127,13 @@ def _too_lean(run: Run) -> Iterator[str]:
     if strategy.fused_backward:
         passes = 1 if strategy.backward == "summed" else len(system_class(run.settings.system).objectives)
         if training.clip is not None:
-            yield f"fused_backward never has the norm of all gradients, which training.clip: {training.clip:g} needs; set it to null"
+            yield f"fused_backward has no norm of all gradients, which training.clip: {training.clip:g} needs; set it to null"
         if axes["accumulation"] > 1:
             yield f"fused_backward steps after each backward pass; accumulation {axes['accumulation']} has several, set it to 1"
         if passes > 1:
             yield f"fused_backward steps after each backward pass; {passes} objectives have one each, set backward: summed"
         if axes["precision"] == "fp16":
-            yield "fused_backward steps before fp16's loss scaling could tell whether a gradient overflowed; train in bf16 or fp32"
+            yield "fused_backward steps before fp16's loss scaling can tell that a gradient overflowed; train in bf16 or fp32"
     if strategy.trained_weights == "bf16" and axes["precision"] != "bf16":
         yield f"trained_weights: bf16 are used as they are; train in bf16, not {axes['precision']}"
     if strategy.trained_weights == "bf16" and training.ema:

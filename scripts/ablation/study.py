@@ -106,6 +106,8 @@ class Strategy(Strict):
         }
         if self.distributed != "ddp" and (set_ := [name for name, value in own.items() if value]):
             raise ValueError(f"{set_[0]} needs distributed: ddp; {self.distributed} shares out what it would change")
+        if self.host and self.frozen_weights:
+            raise ValueError("host and frozen_weights are two ways to hold frozen weights; give one of them")
         if self.trained_weights == "bf16" and self.optimizer != "adamw8bit":
             raise ValueError(
                 "trained_weights: bf16 needs optimizer: adamw8bit, which rounds so that small updates are not lost"

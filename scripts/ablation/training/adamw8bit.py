@@ -1,4 +1,4 @@
-"""AdamW with its moments in 8 bits (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"), by bitsandbytes' kernels.
+"""AdamW with its moments in 8 bits, by bitsandbytes (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization").
 
 bitsandbytes' own class waits for the device, and rounds weights in 16 bits to the nearest: most updates would be lost.
 """
@@ -40,7 +40,7 @@ class AdamW8bit(torch.optim.Optimizer):
     def _step(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[parameter] or self._fresh(parameter)
         state["step"] += 1
-        weights, gradient = parameter.view(-1), parameter.grad.view(-1)
+        weights, gradient = parameter.view(-1), parameter.grad.reshape(-1)
         for start in range(0, len(weights), CHUNK):
             part = slice(start, start + CHUNK)
             self._update(weights[part], gradient[part], _part(state, start), group)

@@ -1,4 +1,4 @@
-"""bitsandbytes' operators for weights and moments in few bits: a kernel each on CUDA, and on a CPU the same numbers.
+"""bitsandbytes' operators for weights and moments in few bits: a kernel each on CUDA, and on a CPU the same but for rounding.
 
 They are called as operators, because so they can be followed on fake tensors. What bitsandbytes computes when it is imported
 must be real, whoever imports it first.

@@ -17,14 +17,14 @@ BLOCK = 64  # values that share a scale, as in QLoRA
 class QuantisedLinear(nn.Module):
     """A linear layer whose weight is held as codes and a scale for each block, and used in the type ``kind``.
 
-    ``int8``: even steps up to the largest of a block, 8.5 bits a weight. ``nf4``: quantiles of the normal distribution, 4.5 bits.
+    ``int8``: even steps up to the largest of a block, 8.5 bits a weight. ``nf4``: quantiles of a normal distribution, 4.5.
     """
 
-    def __init__(self, layer: nn.Linear, form: FrozenWeights, kind: torch.dtype):
+    def __init__(self, layer: nn.Linear, form: FrozenWeights, kind: torch.dtype, device: torch.device | None = None):
         super().__init__()
         self.in_features, self.out_features, self.form, self.kind = layer.in_features, layer.out_features, form, kind
         self.bias, self.quantised = layer.bias, layer.weight.numel()
-        weight = layer.weight.detach()
+        weight = layer.weight.detach().to(device=device)
         if form == "int8":
             self.register_buffer("steps", EVEN.clone(), persistent=False)
             codes, scales = operators.quantize_blockwise(weight, self.steps.to(weight.device), BLOCK)
@@ -67,12 +67,19 @@ class _Product(torch.autograd.Function):
         return gradient @ ctx.layer.made(gradient.dtype), None
 
 
-def quantise_frozen(model: nn.Module, form: FrozenWeights, precision: Precision, fp32_modules: Sequence[str]) -> None:
+def quantise_frozen(
+    model: nn.Module,
+    form: FrozenWeights,
+    precision: Precision,
+    fp32_modules: Sequence[str],
+    device: torch.device | None = None,
+) -> None:
     """Hold the linear layers that are not trained in few bits, except those of ``fp32_modules`` and of an odd width.
 
+    Each is rounded on ``device``, which a GPU does in no time, and stays there; without one, where it is.
     (Two codes of 4 bits share a byte; bitsandbytes compiles what an odd width takes on a CPU, when it is first asked for.)
     """
     for name, layer in list(model.named_modules()):
         fits = type(layer) is nn.Linear and layer.in_features % 2 == 0
         if fits and not layer.weight.requires_grad and not inside(name, fp32_modules):
-            model.set_submodule(name, QuantisedLinear(layer, form, COMPUTE[precision]))
+            model.set_submodule(name, QuantisedLinear(layer, form, COMPUTE[precision], device))

@@ -30,7 +30,7 @@ def pretrained(system: System, weights: dict[str, Path]) -> nn.Module:
 
 def for_training(system: System, run: Run, weights: dict[str, Path], device: torch.device) -> nn.Module:
     """The network of ``run`` with its strategy applied, on ``device``, in training mode."""
-    model = adapted(system, run, pretrained(system, weights)).to(device).train()
+    model = adapted(system, run, pretrained(system, weights), device).to(device).train()
     if device.type == "cuda":
         pin(model)
     return compiled(model, run)
@@ -49,11 +49,14 @@ def fresh_for_training(system: System, run: Run, device: torch.device) -> nn.Mod
     return compiled(model, run)
 
 
-def adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
-    """``model`` with the strategy of ``run``: checkpointing, what is trained, number formats."""
+def adapted(system: System, run: Run, model: nn.Module, device: torch.device | None = None) -> nn.Module:
+    """``model`` with the strategy of ``run``: checkpointing, what is trained, number formats.
+
+    ``device`` computes weights in few bits; without one they stay where they are.
+    """
     units, network, strategy = system.recomputable(model), model, run.strategy
     model = apply_strategy(model, strategy, run.rank, run.settings.lora)
-    hold_frozen(model, strategy.frozen_weights, run.axes["precision"], system.fp32_modules)
+    hold_frozen(model, strategy.frozen_weights, run.axes["precision"], system.fp32_modules, device)
     if strategy.trained_weights == "bf16":
         cast_trained(model, system.fp32_modules)
     units = chosen(reached(units, model), strategy.gradient_checkpointing)
@@ -63,12 +66,18 @@ def adapted(system: System, run: Run, model: nn.Module) -> nn.Module:
     return model
 
 
-def hold_frozen(model: nn.Module, form: FrozenWeights | None, precision: Precision, fp32_modules: Sequence[str]) -> None:
+def hold_frozen(
+    model: nn.Module,
+    form: FrozenWeights | None,
+    precision: Precision,
+    fp32_modules: Sequence[str],
+    device: torch.device | None,
+) -> None:
     """Hold what ``model`` does not train in few bits, where there is a ``form`` for it, else in the compute type."""
     if form is not None:
         from ablation.training.frozen import quantise_frozen
 
-        quantise_frozen(model, form, precision, fp32_modules)
+        quantise_frozen(model, form, precision, fp32_modules, device)
     cast_frozen(model, precision, fp32_modules)
 
 
@@ -126,7 +135,7 @@ def for_evaluation(
     model = pretrained(system, weights)
     if trained is not None:
         model = load_trained(model, trained)
-        hold_frozen(model, frozen, precision, system.fp32_modules)  # while what was trained is not
+        hold_frozen(model, frozen, precision, system.fp32_modules, device)  # while what was trained is not
     model.requires_grad_(False)
     cast_frozen(model, precision, system.fp32_modules)
     return model.to(device).eval()
