@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from ablation.evaluation import evaluate
 from ablation.prefix.cache import INDEX, OUTPUTS, Filling, digest_of
 from ablation.prefix.fill import fill
-from ablation.prefix.identity import cache_for, identity_of
+from ablation.prefix.identity import identity_of, system_for
 from ablation.prefix.uses import held_out_uses, training_uses
 from ablation.study import study_model
 from ablation.sweep import Run, expand
@@ -89,9 +89,7 @@ def lab(tmp_path, tiny, vggt, folders):
         return folder
 
     def system(run: Run, prefix=None, trained=True):
-        found = load_system(run.settings)
-        found.cache = cache_for(run, prefix and prefix.parent, weights, tmp_path / "hashes", CPU, trained)
-        return found
+        return system_for(run, prefix and prefix.parent, weights, tmp_path / "hashes", CPU, trained)
 
     def trainer(run: Run, folder: str, prefix=None):
         AcceleratorState._reset_state(True)
