@@ -83,7 +83,7 @@ def lab(tmp_path, tiny, vggt, folders):
         folder = tmp_path / name / of[0].prefix
         folder.mkdir(parents=True)
         filling = Filling(folder, limit)
-        fill(of, weights, folders, filling, CPU)
+        fill(of, of, weights, folders, filling, CPU)
         filling.close(identity_of(of[0], weights, tmp_path / "hashes", CPU))
         AcceleratorState._reset_state(True)
         return folder
