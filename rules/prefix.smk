@@ -43,4 +43,5 @@ rule cache_prefix:
         + program("cache_prefix.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --prefix {wildcards.prefix} --weights {params.weights:q} --data {input.data:q} --hashes results/hashes"
+        " --runs results/{wildcards.scale}/{wildcards.study}/runs"
         f" --threads {{threads}} --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"

@@ -7,6 +7,7 @@ rule train_run:
         weights=lambda w: weights_of(run_of(w)),
         data=lambda w: data_of(run_of(w)),
         base=lambda w: f"results/{w.scale}/{w.study}/base/{run_of(w).base}/metrics.json",
+        prefix=ancient(lambda w: prefix_of(w, run_of(w))),
     output:
         run="results/{scale}/{study}/runs/{run}/run.yaml",
         history="results/{scale}/{study}/runs/{run}/history.csv",
@@ -41,6 +42,7 @@ rule train_run:
         + program("train_run.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --base {input.base:q} --cards config/hardware --hashes results/hashes --folder {params.folder:q} --threads {threads}"
-        " --plan results/{wildcards.scale}/{wildcards.study}/plan.csv"
+        " --base {input.base:q} --plan results/{wildcards.scale}/{wildcards.study}/plan.csv"
+        " --prefixes results/{wildcards.scale}/{wildcards.study}/prefix --hashes results/hashes"
+        " --cards config/hardware --folder {params.folder:q} --threads {threads}"
         f" --device {DEVICE} >> {{log:q}} 2>&1"

@@ -12,8 +12,10 @@ from ablation.device import choose_device
 from ablation.errors import UserError
 from ablation.files import replace_folder
 from ablation.gpus import lease_gpus
+from ablation.manifest import settings_hash
 from ablation.resolved import runs_of
 from ablation.sweep import Run
+from ablation.yamlfile import load_yaml
 
 
 def make(runs: list[Run], args: argparse.Namespace, folder: Path) -> None:
@@ -30,8 +32,18 @@ def make(runs: list[Run], args: argparse.Namespace, folder: Path) -> None:
     device = choose_device(args.device, runs[0].settings.scale)
     weights = dict(args.weights)
     filling = Filling(folder, int(runs[0].settings.compute.prefix_cache_gib * 2**30))
-    fill(runs, weights, args.data, filling, device)
+    untrained = [run for run in runs if args.runs is None or not is_trained(run, args.runs / run.id)]
+    fill(runs, untrained, weights, args.data, filling, device)
     filling.close(identity_of(runs[0], weights, args.hashes, device))
+
+
+def is_trained(run: Run, folder: Path) -> bool:
+    """Whether ``folder`` holds the result of just this run."""
+    try:
+        same = settings_hash(load_yaml(folder / "run.yaml")) == settings_hash(run.training_view)
+    except (OSError, UserError):
+        return False
+    return same and (folder / "training.json").is_file()
 
 
 def main() -> None:
@@ -40,6 +52,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True, help="study.json")
     parser.add_argument("--prefix", required=True, help="which frozen part: the prefix of some runs of the study")
     add_job_arguments(parser)
+    parser.add_argument("--runs", type=Path, help="folder of the runs' folders: what is trained there is not trained again")
     parser.add_argument("--hashes", type=Path, required=True, help="folder that remembers the hashes of weights")
     parser.add_argument("--output", type=Path, required=True, help="the folder of the cache")
     args = parser.parse_args()

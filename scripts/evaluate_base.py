@@ -30,14 +30,13 @@ def main() -> None:
         import torch
 
         from ablation.evaluation import evaluate
-        from ablation.prefix.identity import cache_for
-        from ablation.systems import load_system
+        from ablation.prefix.identity import system_for
 
         torch.set_num_threads(args.threads)
         device = choose_device(args.device, run.settings.scale)
         pictures = args.output.parent / "pictures"
-        system, weights = load_system(run.settings), dict(args.weights)
-        system.cache = cache_for(run, args.prefixes, weights, args.hashes, device, trained=False)
+        weights = dict(args.weights)
+        system = system_for(run, args.prefixes, weights, args.hashes, device, trained=False)
         found = evaluate(system, run.axes["precision"], weights, None, args.data, pictures, device)
     write_json(args.output, {KEY: SCHEMA, "precision": run.axes["precision"], **found})
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablation import lease, leave, seal
 from ablation.attempts import Journal
-from ablation.cli import add_job_arguments, call, log_to
+from ablation.cli import add_job_arguments, add_prefix_arguments, call, log_to
 from ablation.device import choose_device
 from ablation.errors import UserError
 from ablation.files import NO_SPACE
@@ -73,13 +73,15 @@ def train(run: Run, args: argparse.Namespace, held: Lease = CPU_OR_ALL) -> dict[
 
 def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter") -> dict[str, Any]:
     """Train to the end, to a diagnosis, or until the memory is full; returns the outcome and what was measured."""
-    from ablation.systems import load_system
+    from ablation.prefix.identity import system_for
     from ablation.training.trainer import Trainer
     from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory
 
     trainer, failure = None, None
     try:
-        trainer = Trainer(run, load_system(run.settings), dict(args.weights), args.data, args.folder, device, meter)
+        weights = dict(args.weights)
+        system = system_for(run, args.prefixes, weights, args.hashes, device)
+        trainer = Trainer(run, system, weights, args.data, args.folder, device, meter)
         outcome = trainer.train()
         lease.check(args.folder)
         found = {"outcome": outcome, **trainer.shared_record()}
@@ -171,6 +173,7 @@ def judge(run: Run, args: argparse.Namespace, held: Lease) -> None:
         import torch
 
         from ablation.conclusion import conclude
+        from ablation.prefix.identity import system_for
         from ablation.training.randomness import make_deterministic
         from ablation.vram.budget import hold_to_share
         from ablation.vram.oom import is_out_of_memory, release_memory
@@ -180,8 +183,10 @@ def judge(run: Run, args: argparse.Namespace, held: Lease) -> None:
         device = choose_device(args.device, run.settings.scale)
         release_memory(device)
         hold_to_share(held.share_gib, device)
+        weights = dict(args.weights)
+        system = system_for(run, args.prefixes, weights, args.hashes, device)
         try:
-            conclude(run, args.folder, args.base, dict(args.weights), args.data, device)
+            conclude(run, system, args.folder, args.base, weights, args.data, device)
         except RuntimeError as error:
             if held.share is None or not is_out_of_memory(error):
                 raise
@@ -200,7 +205,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="metrics.json of the pretrained model; without it, nothing is evaluated")
     parser.add_argument("--plan", type=Path, help="plan.csv; with it the run may share a GPU (compute.pack)")
     parser.add_argument("--alone", action="store_true", help="have the GPU for itself whatever the plan says")
-    parser.add_argument("--hashes", type=Path, required=True, help="folder that remembers the hashes of weights")
+    add_prefix_arguments(parser)
     args = parser.parse_args()
     leave.listen()
     run = load_run(args.study, args.run, args.fingerprint)

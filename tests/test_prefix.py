@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -12,9 +13,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 from ablation.evaluation import evaluate
-from ablation.prefix.cache import INDEX, OUTPUTS, Filling, digest_of
+from ablation.prefix.cache import INDEX, MARK, OUTPUTS, Filling, digest_of
 from ablation.prefix.fill import fill
-from ablation.prefix.identity import cache_for, identity_of
+from ablation.prefix.identity import identity_of, system_for
 from ablation.prefix.uses import held_out_uses, training_uses
 from ablation.study import study_model
 from ablation.sweep import Run, expand
@@ -83,15 +84,13 @@ def lab(tmp_path, tiny, vggt, folders):
         folder = tmp_path / name / of[0].prefix
         folder.mkdir(parents=True)
         filling = Filling(folder, limit)
-        fill(of, weights, folders, filling, CPU)
+        fill(of, of, weights, folders, filling, CPU)
         filling.close(identity_of(of[0], weights, tmp_path / "hashes", CPU))
         AcceleratorState._reset_state(True)
         return folder
 
     def system(run: Run, prefix=None, trained=True):
-        found = load_system(run.settings)
-        found.cache = cache_for(run, prefix and prefix.parent, weights, tmp_path / "hashes", CPU, trained)
-        return found
+        return system_for(run, prefix and prefix.parent, weights, tmp_path / "hashes", CPU, trained)
 
     def trainer(run: Run, folder: str, prefix=None):
         AcceleratorState._reset_state(True)
@@ -188,6 +187,17 @@ def test_data_loader_processes_read_the_same(lab):
     settings = runs[0].settings.model_copy(update={"compute": runs[0].settings.compute.model_copy(update={"workers": 2})})
     in_workers = Run(runs[0].id, "tiny", runs[0].axes, runs[0].strategy, settings)
     same(finished(lab.trainer(runs[0], "here", prefix)), finished(lab.trainer(in_workers, "workers", prefix)))
+
+
+def test_what_was_read_is_given_up_after_the_forward_pass(lab):
+    """As what is computed is, so that a step that reads needs no more memory than the one that is predicted."""
+    runs = lab.runs(["A"], seed=[0, 1])
+    trainer = lab.trainer(runs[0], "run", lab.cache(runs))
+    batch = next(iter(trainer._loader(0)))
+    assert {name for name in batch if name.startswith(MARK)} == {f"{MARK}level.{depth}" for depth in range(4)}
+    held = [weakref.ref(value) for name, value in batch.items() if name.startswith(MARK)]
+    objective = trainer.system.objective(trainer.model, batch, "total")
+    assert objective.loss.requires_grad and all(one() is None for one in held) and "images" not in batch
 
 
 # --- what is not there ------------------------------------------------------------------------------------------------

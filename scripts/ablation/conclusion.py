@@ -14,14 +14,16 @@ from ablation.files import write_json
 from ablation.hparams import write_hparams
 from ablation.modelcard import write_card
 from ablation.sweep import Run
-from ablation.systems import load_system
+from ablation.systems.base import System
 
 log = logging.getLogger(__name__)
 
 NOTHING = {"metrics": {}, "items": [], "notes": {}}
 
 
-def conclude(run: Run, folder: Path, base: Path, weights: dict[str, Path], data: Sequence[Path], device: torch.device) -> None:
+def conclude(
+    run: Run, system: System, folder: Path, base: Path, weights: dict[str, Path], data: Sequence[Path], device: torch.device
+) -> None:
     """Evaluate what ``run`` has trained in its ``folder``; write metrics before and after, memory and time, beside it the card.
 
     ``base``: ``metrics.json`` of the pretrained model. A run that did not complete is not evaluated, and has a result as well.
@@ -31,7 +33,7 @@ def conclude(run: Run, folder: Path, base: Path, weights: dict[str, Path], data:
     if training["outcome"] == "completed":
         log.info("evaluating %s", folder)
         seal.check(data)
-        system, pictures, frozen = load_system(run.settings), folder / "pictures", run.strategy.frozen_weights
+        pictures, frozen = folder / "pictures", run.strategy.frozen_weights
         found = evaluate(system, run.axes["precision"], weights, folder, data, pictures, device, frozen)
     was = {"metrics_before": before["metrics"], "items_before": before["items"]}
     record: dict[str, Any] = {**training, "axes": run.axes, **found, **was}

@@ -80,9 +80,13 @@ class Cache:
         return torch.from_numpy(np.asarray(content)).view(dtype).view(shape)
 
 
-def state_of(batch: Mapping[str, Tensor]) -> Outputs | None:
-    """The outputs that a batch holds in place of an input; None where it holds none."""
-    return {key.removeprefix(MARK): value for key, value in batch.items() if key.startswith(MARK)} or None
+def take_state(batch: dict[str, Tensor]) -> Outputs | None:
+    """The outputs that a batch holds in place of an input; None where it holds none.
+
+    They are taken out of it: it outlives the forward pass, and they shall not, as those that are computed do not.
+    """
+    names = [key for key in batch if key.startswith(MARK)]
+    return {name.removeprefix(MARK): batch.pop(name) for name in names} or None
 
 
 class Filling:

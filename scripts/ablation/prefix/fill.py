@@ -18,16 +18,26 @@ from ablation.training.model import for_evaluation
 log = logging.getLogger(__name__)
 
 
-def fill(runs: Sequence[Run], weights: dict[str, Path], data: Sequence[Path], filling: Filling, device: torch.device) -> None:
-    """Compute what ``runs``, of one prefix, will use more than once: the held-out inputs first, they are in every run."""
+def fill(
+    runs: Sequence[Run],
+    untrained: Sequence[Run],
+    weights: dict[str, Path],
+    data: Sequence[Path],
+    filling: Filling,
+    device: torch.device,
+) -> None:
+    """Compute what ``runs``, of one prefix, will use more than once: the held-out inputs first, they are in every run.
+
+    Training inputs are those of ``untrained``, the runs that are still to be trained.
+    """
     run = runs[0]
     system, cuts = load_system(run.settings), sorted({one.prefix_cut for one in runs})
     accelerator = make_accelerator(run.axes["precision"], device)
     model = for_evaluation(system, run.axes["precision"], weights, None, device)
     with torch.no_grad(), accelerator.autocast():
-        for train, uses_of in ((False, held_out_uses), (True, training_uses)):
-            samples = system.samples(data, train=train)
-            _fill(system, model, samples, uses_of(runs, samples), cuts, filling, "training" if train else "held-out")
+        held_out, training = (system.samples(data, train=train) for train in (False, True))
+        _fill(system, model, held_out, held_out_uses(runs, held_out), cuts, filling, "held-out")
+        _fill(system, model, training, training_uses(untrained, training), cuts, filling, "training")
 
 
 def _fill(

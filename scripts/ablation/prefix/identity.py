@@ -11,6 +11,8 @@ from ablation.manifest import hashes_of
 from ablation.prefix.cache import INDEX, Cache
 from ablation.provenance import code_hash, cpu_name, device_facts
 from ablation.sweep import Run
+from ablation.systems import load_system
+from ablation.systems.base import System
 
 
 def identity_of(run: Run, weights: Mapping[str, Path], known: Path, device: torch.device) -> dict[str, Any]:
@@ -27,11 +29,12 @@ def identity_of(run: Run, weights: Mapping[str, Path], known: Path, device: torc
     }
 
 
-def cache_for(
+def system_for(
     run: Run, caches: Path | None, weights: Mapping[str, Path], known: Path, device: torch.device, trained: bool = True
-) -> Cache | None:
-    """What ``run`` may read of the folder ``caches``, if there is any; not ``trained``: its network before, all frozen."""
-    if caches is None or run.prefix is None or not (caches / run.prefix / INDEX).is_file():
-        return None
-    cut = run.prefix_cut if trained else math.inf
-    return Cache(caches / run.prefix, identity_of(run, weights, known, device), cut)
+) -> System:
+    """The system of ``run`` with what ``caches``, a folder, has for it; not ``trained``: for its network before, all frozen."""
+    system = load_system(run.settings)
+    if caches is not None and run.prefix is not None and (caches / run.prefix / INDEX).is_file():
+        cut = run.prefix_cut if trained else math.inf
+        system.cache = Cache(caches / run.prefix, identity_of(run, weights, known, device), cut)
+    return system

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ablation.parts import Part
-from ablation.prefix.cache import Cache, state_of
+from ablation.prefix.cache import Cache, take_state
 from ablation.systems.base import Draw, Evaluation, Objective
 from ablation.systems.vggt.data.capture import capture
 from ablation.systems.vggt.data.dataset import INPUT, SequenceDataset, detail_mask
@@ -83,7 +83,7 @@ class System:
         points = unproject(batch["depths"], batch["intrinsics"], batch["extrinsics"])
         truth = normalise(batch["extrinsics"], batch["depths"], points, masks)
         size = tuple(batch["depths"].shape[-2:])
-        out = model(batch.get("images"), heads=HEADS, state=state_of(batch), size=size)
+        out = model(batch.get("images"), heads=HEADS, state=take_state(batch), size=size)
         camera = camera_loss(out["pose_enc_list"], truth.extrinsics, batch["intrinsics"], masks)
         weight = 1 + loss.window_weight * detail_mask(batch["regions"]).float() if loss.window_weight else None
         depth = depth_loss(out["depth"], out["depth_conf"], truth.depths, masks, loss.quantile, weight)
