@@ -41,6 +41,6 @@ rule train_run:
         + program("train_run.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --base {input.base:q} --cards config/hardware --hashes results/hashes --folder {params.folder:q} --threads {threads}"
+        " --base {input.base:q} --cards config/hardware --traces results/traces --hashes results/hashes --folder {params.folder:q} --threads {threads}"
         " --plan results/{wildcards.scale}/{wildcards.study}/plan.csv"
         f" --device {DEVICE} >> {{log:q}} 2>&1"

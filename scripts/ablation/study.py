@@ -102,10 +102,13 @@ class Strategy(Strict):
         own = {
             "optimizer: adamw8bit": self.optimizer != "adamw",
             "frozen_weights": self.frozen_weights is not None,
+            "host": self.host is not None,
             "fused_backward": self.fused_backward,
         }
         if self.distributed != "ddp" and (set_ := [name for name, value in own.items() if value]):
             raise ValueError(f"{set_[0]} needs distributed: ddp; {self.distributed} shares out what it would change")
+        if self.host and self.frozen_weights:
+            raise ValueError("host needs frozen_weights in the compute type: what is held in few bits stays on the GPU")
         if self.trained_weights == "bf16" and self.optimizer != "adamw8bit":
             raise ValueError(
                 "trained_weights: bf16 needs optimizer: adamw8bit, which rounds so that small updates are not lost"
