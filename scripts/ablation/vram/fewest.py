@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from itertools import count
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,18 +46,18 @@ class Fewest:
         many = self._with(run, enough) if enough else few
         if many.verdict != "fits":
             return enough
-        for attempt in count():
-            if enough - too_few == 1:
-                return enough
-            # The last block may hold as much as all others. Between those memory is nearly a line; a half now and then ends it.
-            share = (few.allocated - self.budget) / (few.allocated - many.allocated) if attempt % 3 else 0.5
-            wanted = 1 if attempt == 0 else too_few + ceil(share * (enough - too_few))
+        wanted, attempts = 1, 0  # the last block may hold as much as all others, of which each has its share
+        while enough - too_few > 1:
             tried = min(max(wanted, too_few + 1), enough - 1)
             found = self._with(run, tried)
             if found.verdict == "fits":
                 enough, many = tried, found
             else:
                 too_few, few = tried, found
+            attempts += 1  # a half now and then ends it where the shares are not equal
+            share = (few.allocated - self.budget) / (few.allocated - many.allocated) if attempts % 3 else 0.5
+            wanted = too_few + ceil(share * (enough - too_few))
+        return enough
 
     def _with(self, run: Run, how: int) -> "Prediction":
         return self.predict(self.traces.alike(run, how))

@@ -52,9 +52,8 @@ class Predictor:
 
     def __init__(self, runs: Iterable[Run], card: Card, folder: Path | None = None):
         self.card = card
-        self.traces = Traces(
-            (run.recomputing(False) if run.left_to_card else run for run in runs), card.compute_capability, folder
-        )
+        first = (run.recomputing(False) if run.left_to_card else run for run in runs)
+        self.traces = Traces(first, card.compute_capability, folder)
         self._fewest = Fewest(self.traces, self, allocator_gib(card))
         self._peaks: dict[tuple, Peak] = {}
         self._known: dict[tuple, Prediction] = {}
