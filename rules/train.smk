@@ -42,7 +42,7 @@ rule train_run:
         + program("train_run.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --base {input.base:q} --plan results/{wildcards.scale}/{wildcards.study}/plan.csv"
+        " --base {input.base:q} --plan results/{wildcards.scale}/{wildcards.study}/plan.csv --traces results/traces"
         " --prefixes results/{wildcards.scale}/{wildcards.study}/prefix --hashes results/hashes"
         " --cards config/hardware --folder {params.folder:q} --threads {threads}"
         f" --device {DEVICE} >> {{log:q}} 2>&1"

@@ -24,14 +24,16 @@ def run_cell(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     from ablation.systems import load_system
     from ablation.training.randomness import make_deterministic
     from ablation.vram.budget import hold_to_card
+    from ablation.vram.predict import Predictor
 
     torch.set_num_threads(args.threads)
     make_deterministic()
     device = choose_device(args.device, run.settings.scale)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     hardware = run.settings.hardware
-    budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
-    found = measure(run, load_system(run.settings), device, args.steps, budget)
+    card = load_card(hardware, args.cards)
+    budget = hold_to_card(hardware, card, device)
+    found = measure(Predictor([run], card, args.traces).settled(run), load_system(run.settings), device, args.steps, budget)
     return {KEY: SCHEMA, "axes": run.cell, "steps": args.steps, "device": {"type": device.type, "name": name}, **found}
 
 
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--accumulation", type=int, help="forward passes a step, instead of the run's")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
+    parser.add_argument("--traces", type=Path, help="folder of the plan's traces, for a run that leaves something to its card")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--output", type=Path, required=True, help="the record, JSON")

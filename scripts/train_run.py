@@ -79,9 +79,9 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
 
     trainer, failure = None, None
     try:
-        weights = dict(args.weights)
+        weights, where = dict(args.weights), (args.data, args.folder, device, meter)
         system = system_for(run, args.prefixes, weights, args.hashes, device)
-        trainer = Trainer(run, system, weights, args.data, args.folder, device, meter)
+        trainer = Trainer(run, system, weights, *where, recomputed_of(run, args))
         outcome = trainer.train()
         lease.check(args.folder)
         found = {"outcome": outcome, **trainer.shared_record()}
@@ -99,6 +99,17 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
         logging.warning("out of memory%s: %s", which, failure["message"])
         found = {"outcome": "oom", **(trainer.record() if trainer else {"memory": meter.report()}), "oom": failure}
     return found
+
+
+def recomputed_of(run: Run, args: argparse.Namespace) -> int | None:
+    """How many blocks the run recomputes, if it leaves that to its card: as the plan has found."""
+    if not run.left_to_card:
+        return None
+    from ablation.vram.predict import Predictor
+
+    found = Predictor([run], load_card(run.settings.hardware, args.cards), args.traces).settled(run)
+    logging.info("recomputed to fit the card: the last %d blocks", found.strategy.gradient_checkpointing)
+    return found.strategy.gradient_checkpointing
 
 
 def train_here(run: Run, args: argparse.Namespace, result: Result, held: Lease = CPU_OR_ALL) -> None:
@@ -201,6 +212,7 @@ def main() -> None:
     parser.add_argument("--fingerprint", help="refuse the run if the study was changed since")
     add_job_arguments(parser)
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
+    parser.add_argument("--traces", type=Path, help="folder of the plan's traces, for a run that leaves something to its card")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     parser.add_argument("--base", type=Path, help="metrics.json of the pretrained model; without it, nothing is evaluated")
     parser.add_argument("--plan", type=Path, help="plan.csv; with it the run may share a GPU (compute.pack)")

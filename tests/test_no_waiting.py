@@ -14,7 +14,14 @@ from ablation.training.model import fresh_for_training
 from ablation.training.step import TrainingStep
 
 CPU = torch.device("cpu")
-READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::equal", "aten::_unique2"}
+READS = {
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::is_nonzero",
+    "aten::equal",
+    "aten::_unique2",
+}
 
 
 class Reads(TorchDispatchMode):

@@ -7,10 +7,19 @@ import torch
 from conftest import ROOT
 from torch import nn
 
+from ablation.errors import UserError
+from ablation.hardware import Card, load_card
 from ablation.study import load_study
 from ablation.sweep import Run, expand
 from ablation.systems import load_system
+from ablation.training.host import fetching
 from ablation.training.model import for_training
+from ablation.training.recompute import chosen, reached
+from ablation.training.strategy import count_parameters
+from ablation.vram.budget import CONTEXT_GIB
+from ablation.vram.predict import Predictor
+from ablation.vram.replay import allocated_peak
+from ablation.vram.step import count_recomputable, trace_step
 
 CPU, ADA = torch.device("cpu"), "8.9"
 HOST = {  # frozen modules of each system, without a gradient through them and with one
@@ -22,11 +31,16 @@ HOST = {  # frozen modules of each system, without a gradient through them and w
 }
 
 
-def demo(study: str, **strategy) -> Run:
+def card(gib: float) -> Card:
+    """A card with ``gib`` for PyTorch's allocator."""
+    return load_card("rtx4090", ROOT / "config/hardware").model_copy(update={"usable_gib": gib + CONTEXT_GIB})
+
+
+def demo(study: str, precision: str = "fp32", **strategy) -> Run:
     """A run of a study's demo, with another way of saving memory."""
     name = {"rdt-batch": "lora", "kolors-3x4090": "A", "dit-images": None}.get(study, "B")
     runs = expand(load_study(ROOT / f"config/studies/{study}.yaml", {"scale": "demo", "sweep": {"seed": 0}}), study)
-    run = next(run for run in runs if name in (None, run.axes["strategy"])).with_axes(batch=2)
+    run = next(run for run in runs if name in (None, run.axes["strategy"])).with_axes(batch=2, precision=precision)
     return replace(run, strategy=run.strategy.model_copy(update={"gradient_checkpointing": False, **strategy}))
 
 
@@ -66,3 +80,56 @@ def test_losses_and_gradients_are_the_same_bit_for_bit(plain, ways):
     found = passes(demo(study, **changes))
     assert found.keys() == expected.keys() and len(found) > 4
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def test_gradients_reach_what_is_trained_and_all_that_follows():
+    blocks, before = nn.ModuleList(nn.Linear(2, 2) for _ in range(4)), nn.Linear(2, 2)
+    model = nn.Sequential(before, *blocks).requires_grad_(False)
+    assert reached(blocks, model) == []
+    blocks[2].requires_grad_(True)
+    assert reached(blocks, model) == [*blocks[2:]]
+    before.bias.requires_grad_(True)  # which may come before any
+    assert reached(blocks, model) == [*blocks]
+
+
+def test_the_last_ones_are_recomputed():
+    units = [nn.Identity() for _ in range(4)]
+    assert [len(chosen(units, how)) for how in (False, 1, 3, 9, True)] == [0, 1, 3, 4, 4]
+    assert chosen(units, 1) == units[3:]
+
+
+@pytest.mark.parametrize("study", ["vggt-eth3d", "hunyuan3d-4090", "kolors-3x4090"])
+def test_weights_in_host_memory_are_counted_and_take_no_room(study):
+    """On the card there is at most what one module computes with."""
+    plain, lean = (demo(study, precision="bf16", host=host) for host in (None, HOST[study]))
+    kept = [weight for found in fetching(network(lean)) for weight in found.weights.values()]
+    assert count_parameters(network(lean)) == count_parameters(network(plain)) and len(kept) > 10
+    traced = [trace_step(run, ADA) for run in (plain, lean)]
+    assert traced[0].parameters == traced[1].parameters
+    size = sum(weight.nbytes for weight in kept)
+    assert size * 0.5 < allocated_peak(traced[0]) - allocated_peak(traced[1]) <= size
+
+
+def test_modules_that_are_not_there_are_told():
+    with pytest.raises(UserError, match="host: the pattern `camera_haed` matches no module with parameters"):
+        network(demo("vggt-eth3d", host=["camera_haed"]))
+
+
+def test_auto_takes_the_fewest_blocks_that_fit(tmp_path):
+    """As the trainer finds it, by itself or from what the plan has kept."""
+    run, lines = demo("vggt-eth3d", gradient_checkpointing="auto"), []
+    needs = [Predictor([run], card(23))(run.recomputing(how)).reserved for how in range(4)]
+    assert needs[0] > needs[1] > needs[3]  # the dense head, then a block after the other
+    for gib, expected in ((23, 0), (needs[1] * 1.04, 1), (needs[3] * 1.04, None), (0.001, "all")):
+        predictor = Predictor([run], card(gib), tmp_path)
+        settled = predictor.settled(run)
+        count = settled.strategy.gradient_checkpointing
+        assert expected is None or count == (expected if expected != "all" else count_recomputable(run))
+        assert predictor(run) == predictor(settled) and predictor.parameters(run) == predictor.parameters(settled)
+        if expected != "all":
+            assert predictor(run).verdict == "fits"
+            assert count == 0 or predictor(run.recomputing(count - 1)).verdict != "fits"
+        lines.append(count)
+        kept = Predictor([run], card(gib), tmp_path)
+        assert kept.settled(run) == settled and kept.traces.traced == 0
+    assert 1 < lines[2] <= 3

@@ -39,7 +39,10 @@ def rows(trainer) -> list[dict]:
 
 
 def test_a_run_that_is_read_late_ends_bitwise_equal(setup):
-    (at_once, of_once), late = finish(setup("once", training={"preview_every": 3})), setup("late", training={"preview_every": 3})
+    (at_once, of_once), late = (
+        finish(setup("once", training={"preview_every": 3})),
+        setup("late", training={"preview_every": 3}),
+    )
     late.behind = LATE
     found, of_late = finish(late)
     assert same(found, at_once) and of_late == of_once and same(saved(setup, "late"), saved(setup, "once"))

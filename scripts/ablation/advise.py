@@ -98,7 +98,7 @@ def advise(
     """
     ends = [fitting(group, predictor, allocator_gib(predictor.card)) for group in groups]
     options = [option for found, _ in ends for option in found]
-    rated = list(zip(options, speeds([option.run for option in options]), strict=True))
+    rated = list(zip(options, speeds([predictor.settled(option.run) for option in options]), strict=True))
     order = list(dict.fromkeys(speed.group for _, speed in rated))
     rated.sort(key=lambda pair: (order.index(pair[1].group), *_rank(*pair)))
     return Advice(rated, [miss for _, miss in ends if miss])

@@ -80,10 +80,14 @@ def _row(run: Run, card: Card, predictor: Predictor, missing: list[str]) -> Row:
         untraceable = str(error)
     lacks = "; ".join(line.splitlines()[0] for line in missing)
     impossible = lacks or unsupported(run, card) or untraceable
+    recomputed = predictor.settled(run).strategy.gradient_checkpointing if prediction else None
     verdict, reason = ("invalid", impossible) if impossible else (prediction.verdict, _words(prediction, card))
+    if run.left_to_card and not impossible:
+        reason = f"{reason}, with {recomputed or 'no'} blocks recomputed"
     return {
         "effective_batch": run.effective_batch,
         **(_columns(prediction, predictor.parameters(run)) if prediction else {}),
+        "recomputed": recomputed,
         "budget_gib": card.usable_gib,
         "verdict": verdict,
         "reason": reason,
@@ -114,8 +118,6 @@ def unsupported(run: Run, card: Card) -> str | None:
     method = run.strategy.distributed
     if method != "ddp" and run.axes["precision"] == "fp16":
         return f"{method} with fp16 is not supported; train in bf16 or fp32"
-    if run.strategy.host and (method != "ddp" or run.axes["gpus"] > 1):
-        return "host keeps frozen weights beside one GPU; processes that share a model have them all on theirs"
     if method != "ddp" and run.settings.training.ema:
         return f"{method} keeps the weights in parts, of which no average (training.ema) is made; use ddp"
     return next(_too_lean(run), None)
@@ -142,6 +144,7 @@ def _too_lean(run: Run) -> Iterator[str]:
         "fused_backward": strategy.fused_backward,
         "trained_weights: bf16": strategy.trained_weights == "bf16",
         "frozen_weights": strategy.frozen_weights is not None,
+        "host": strategy.host is not None,
     }
     for name in (name for name, is_set in alone.items() if is_set and axes["gpus"] > 1):
         yield f"{name} is for one GPU, not {axes['gpus']}"

@@ -102,6 +102,7 @@ class Strategy(Strict):
         own = {
             "optimizer: adamw8bit": self.optimizer != "adamw",
             "frozen_weights": self.frozen_weights is not None,
+            "host": self.host is not None,
             "fused_backward": self.fused_backward,
         }
         if self.distributed != "ddp" and (set_ := [name for name, value in own.items() if value]):

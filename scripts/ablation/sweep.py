@@ -86,6 +86,15 @@ class Run:
             "settings": self.settings.model_dump(mode="json", exclude=NOT_OF_TRAINING),
         }
 
+    @property
+    def left_to_card(self) -> bool:
+        """Whether it is the study's card that says how much is recomputed."""
+        return self.strategy.gradient_checkpointing == "auto"
+
+    def recomputing(self, how: bool | int) -> "Run":
+        """The same run with all blocks recomputed, none, or the last ``how``."""
+        return replace(self, strategy=self.strategy.model_copy(update={"gradient_checkpointing": how}))
+
     def with_axes(self, **values: Value | None) -> "Run":
         """The same run with other values on some of the named axes."""
         axes = {**self.axes, **values}

@@ -59,8 +59,12 @@ class Trainer:
         folder: Path,
         device: torch.device,
         meter: Meter,
+        recomputed: bool | int | None = None,
     ):
-        """Build the model and take up the latest checkpoint. All this is the meter's phase ``load``."""
+        """Build the model and take up the latest checkpoint. All this is the meter's phase ``load``.
+
+        ``recomputed``: the blocks that are, where the run leaves it to its card (:meth:`Predictor.settled`).
+        """
         self.run, self.system, self.folder, self.device = run, system, folder, device
         self.settings, self.data, self.place = run.settings.training, data, place()
         self.meter, self.clock = meter, StepClock(device)
@@ -72,7 +76,7 @@ class Trainer:
         self.meter.mark("load")
         seed_everything(run.axes["seed"])
         self.accelerator = accelerator_for(run, system, device)
-        model = for_training(system, run, weights, device)
+        model = for_training(system, run if recomputed is None else run.recomputing(recomputed), weights, device)
         if self.place.first:
             remove_trained(folder)
             write_text(folder / "model.txt", structure(model))

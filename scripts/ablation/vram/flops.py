@@ -86,7 +86,7 @@ class Flops:
 
 def _family(run: Run) -> tuple:
     """All that the operations for a sample depend on, but the rank."""
-    return id(run.settings), run.axes["strategy"]
+    return id(run.settings), run.axes["strategy"], run.strategy.gradient_checkpointing
 
 
 def _attention(q, k, v, *_, **__) -> int:

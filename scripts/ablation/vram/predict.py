@@ -12,6 +12,7 @@ from typing import Literal
 from ablation.hardware import Card
 from ablation.sweep import Run
 from ablation.vram.budget import CONTEXT_GIB, allocator_gib
+from ablation.vram.fewest import Fewest
 from ablation.vram.margin import MARGIN
 from ablation.vram.replay import Peak, fits, replay
 from ablation.vram.sharding.rank import sharding_of
@@ -44,17 +45,23 @@ class Prediction:
 
 
 class Predictor:
-    """Predictions for ``runs`` on ``card``; ``folder`` keeps traces from one process to the next."""
+    """Predictions for ``runs`` on ``card``; ``folder`` keeps traces from one process to the next.
+
+    A run that leaves it to the card how much is recomputed (``gradient_checkpointing: auto``) is predicted as :meth:`settled`.
+    """
 
     def __init__(self, runs: Iterable[Run], card: Card, folder: Path | None = None):
         self.card = card
-        self.traces = Traces(runs, card.compute_capability, folder)
+        first = (run.recomputing(False) if run.left_to_card else run for run in runs)
+        self.traces = Traces(first, card.compute_capability, folder)
+        self._fewest = Fewest(self.traces, self, allocator_gib(card))
         self._peaks: dict[tuple, Peak] = {}
         self._known: dict[tuple, Prediction] = {}
         self._verdicts: dict[tuple, dict[str, Verdict]] = {}
 
     def __call__(self, run: Run) -> Prediction:
         """The prediction for one run. Raises :class:`UserError` when its step cannot be traced."""
+        run = self.settled(run)
         if (key := shape(run)) not in self._known:
             trace, peak = self._traced(run)
             self._known[key] = Prediction(
@@ -66,11 +73,19 @@ class Predictor:
             )
         return self._known[key]
 
+    def settled(self, run: Run) -> Run:
+        """``run`` with as few blocks recomputed as it takes to fit the card, if it leaves that to the card; all if none do.
+
+        A pure function of run and card: results do not depend on it, and the trainer finds the same.
+        """
+        return run.recomputing(self._fewest(run)) if run.left_to_card else run
+
     def verdicts(self, run: Run, cards: Mapping[str, Card]) -> dict[str, Verdict]:
-        """Whether the run's step fits other cards.
+        """Whether the run's step fits other cards; where it is left to them how much is recomputed, with all of it.
 
         The step itself is that of the predictor's card: all that depends on a card is cuBLAS's workspace, 48 MiB at most.
         """
+        run = self.traces.alike(run, True) if run.left_to_card else run
         if (key := shape(run)) not in self._verdicts:
             trace, peak = self._traced(run)
             self._verdicts[key] = {name: verdict(trace, peak, allocator_gib(card) * GIB) for name, card in cards.items()}
@@ -84,6 +99,7 @@ class Predictor:
 
     def parameters(self, run: Run) -> tuple[int, int]:
         """All parameters of the run's network, and those it trains."""
+        run = run.recomputing(False) if run.left_to_card else run
         return self.traces[run].parameters
 
 

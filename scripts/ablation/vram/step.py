@@ -19,8 +19,9 @@ from ablation.training.accelerator import make_accelerator
 from ablation.training.model import adapted
 from ablation.training.precision import COMPUTE
 from ablation.training.randomness import CUBLAS_WORKSPACES
+from ablation.training.recompute import reached
 from ablation.training.step import TrainingStep, optimizer_tensors
-from ablation.training.strategy import count_parameters
+from ablation.training.strategy import apply_strategy, count_parameters
 from ablation.vram import cuda
 from ablation.vram.fake import materialise, tensors_of
 from ablation.vram.sharding.module_calls import ModuleCalls, zero3_linear
@@ -68,6 +69,15 @@ def _built(system: System, run: Run) -> nn.Module:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(COMPUTE[run.axes["precision"]])
     return model
+
+
+def count_recomputable(run: Run) -> int:
+    """The blocks of ``run`` that gradients go through."""
+    system = load_system(run.settings)
+    with torch.device("meta"):
+        network = system.build()
+        units = system.recomputable(network)
+        return len(reached(units, apply_strategy(network, run.strategy, run.rank, run.settings.lora)))
 
 
 def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:

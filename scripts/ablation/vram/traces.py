@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +71,13 @@ class Traces:
                 if found is not None:
                     self._known[jobs[job]] = found
 
+    def alike(self, run: Run, how: bool | int) -> Run:
+        """``run``, which leaves it to the card, with ``how`` much recomputed: a family with members where its own has them."""
+        found = run.recomputing(how)
+        self._points.setdefault(family(found), self._points[family(run.recomputing(False))])
+        self._examples.setdefault(family(found), found)
+        return found
+
     def _ends(self, name: str, points: set[Point]) -> set[Point]:
         """The points that are traced: where an axis has many values, its ends alone."""
         for field in Point._fields:
@@ -122,10 +129,14 @@ class Traces:
 
     def _path(self, run: Run, point: Point) -> Path | None:
         """Where the trace of a run at ``point`` is kept."""
+        return self.path(family(run), point, run=run)
+
+    def path(self, *content: Any, run: Run, suffix: str = ".npz") -> Path | None:
+        """Where something is kept that follows from ``content``, the device, and the code that traces ``run``."""
         if self.folder is None:
             return None
-        parts = [family(run), point, self.compute_capability, versions(run.settings.system)]
-        return self.folder / f"{short_hash(parts, 24)}.npz"
+        parts = [*content, self.compute_capability, versions(run.settings.system)]
+        return self.folder / f"{short_hash(parts, 24)}{suffix}"
 
     def _kept(self, run: Run, point: Point) -> bool:
         path = self._path(run, point)
