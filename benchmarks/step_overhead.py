@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from recording import Row, record, told  # which finds the library
-
 import torch
 from accelerate.state import AcceleratorState
+from recording import Row, record, told  # which finds the library
 from torch import Tensor, nn
 
 from ablation.study import load_study

@@ -1,7 +1,6 @@
 """From settings to a network that is ready: pretrained weights, a strategy or what it trained, the right number formats."""
 
-from collections.abc import Sequence
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
