@@ -92,7 +92,7 @@ def compiled(model: nn.Module, run: Run) -> nn.Module:
 
 
 def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of the lists of several modules of one kind below ``module``, the outermost; no single layers, bare or adapted."""
+    """The members of the outermost lists of several modules of one kind below ``module``; no single layers, bare or adapted."""
     for child in module.children():
         alike = isinstance(child, nn.ModuleList) and len(child) > 1 and len(set(map(type, child))) == 1
         if alike and any(child[0].children()) and not hasattr(child[0], "base_layer"):
