@@ -76,6 +76,16 @@ def run_of(wildcards):
     return RUNS[study_of(wildcards)][wildcards.run]
 
 
+def of_run(value, runs=None):
+    """What a rule needs of its run. A constant where it is the same for all: Snakemake asks a function many times a job.
+
+    ``runs``: where fewer than all stand for all, as those of :data:`SETTINGS` do for what depends on settings alone.
+    """
+    first, *others = [value(run) for run in runs or ALL_RUNS]
+    same = all(other == first for other in others)
+    return first if same else lambda wildcards: value(run_of(wildcards))
+
+
 def base_run(wildcards):
     """A run that starts from this evaluation of the pretrained model."""
     return BASES[study_of(wildcards), wildcards.base]
@@ -238,28 +248,30 @@ def on_nodes():
             "error: set-resources: gpu_model does not hold for runs on several nodes (compute.nodes); use constraint"
         )
 
-    def of(value, several):
-        def resource(wildcards):
-            compute, gpus = (
-                run_of(wildcards).settings.compute,
-                run_of(wildcards).axes["gpus"],
-            )
-            return (
-                value(compute, gpus)
-                if several is None or several == (compute.nodes > 1)
+    def gpus(run):
+        return run.axes["gpus"]
+
+    if workflow.resource_settings.nodes is None:
+        return {"gpu": of_run(gpus)}
+
+    def nodes(run):
+        return run.settings.compute.nodes
+
+    resources = {
+        "nodes": of_run(nodes),
+        "gpu": of_run(lambda run: gpus(run) if nodes(run) == 1 else None),
+        "gres": of_run(
+            lambda run: f"gpu:{gpus(run) // nodes(run)}" if nodes(run) > 1 else None
+        ),
+        "cpus_per_task": of_run(
+            lambda run: (
+                run.settings.compute.threads * gpus(run) // nodes(run)
+                if nodes(run) > 1
                 else None
             )
-
-        return resource
-
-    return {
-        "nodes": of(lambda compute, gpus: compute.nodes, None),
-        "gpu": of(lambda compute, gpus: gpus, False),
-        "gres": of(lambda compute, gpus: f"gpu:{gpus // compute.nodes}", True),
-        "cpus_per_task": of(
-            lambda compute, gpus: compute.threads * gpus // compute.nodes, True
         ),
     }
+    return {name: value for name, value in resources.items() if value is not None}
 
 
 def failures(wildcards):

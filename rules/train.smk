@@ -4,8 +4,7 @@
 
 rule train_run:
     input:
-        weights=lambda w: weights_of(run_of(w)),
-        data=lambda w: data_of(run_of(w)),
+        # It was made from the same weights and data: a file to look at instead of many, for each of thousands of runs.
         base=lambda w: f"results/{w.scale}/{w.study}/base/{run_of(w).base}/metrics.json",
         prefix=ancient(lambda w: prefix_of(w, run_of(w))),
     output:
@@ -18,31 +17,27 @@ rule train_run:
         "results/{scale}/{study}/logs/train/{run}.log",
     conda:
         "../envs/ablation.yaml"
-    threads: lambda w: run_of(w).settings.compute.threads * run_of(w).axes["gpus"]
+    threads: of_run(lambda run: run.settings.compute.threads * run.axes["gpus"])
     resources:
         **gpus_of_run(),
         mem_mb=lambda w, attempt: (
             run_of(w).settings.compute.mem_gib * 1024 * (1 + attempt) // 2
         ),
         # what failed may have had too little
-        runtime=lambda w: run_of(w).settings.compute.runtime_min,
+        runtime=of_run(lambda run: run.settings.compute.runtime_min),
     params:
-        # What a change of reruns the job; that of the evaluation trains nothing again.
-        run=lambda w: canonical(run_of(w).training_view),
-        evaluation=lambda w: canonical(
-            run_of(w).settings.evaluation.model_dump(mode="json")
-        ),
+        # A change of the run or of its evaluation reruns the job; that of the evaluation trains nothing again.
         fingerprint=lambda w: fingerprint_of(run_of(w)),
-        weights=lambda w: weight_arguments(run_of(w)),
-        folder=subpath(output.run, parent=True),
+        weights=of_run(weight_arguments, SETTINGS),
+        data=of_run(data_of, SETTINGS),
+        study="results/{scale}/{study}",
     message:
         "train and evaluate {wildcards.run}  (follow it: tail -f {log})"
     shell:
         "export OMP_NUM_THREADS={threads}; exec "
         + program("train_run.py")
-        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --base {input.base:q} --plan results/{wildcards.scale}/{wildcards.study}/plan.csv --traces results/traces"
-        " --prefixes results/{wildcards.scale}/{wildcards.study}/prefix --hashes results/hashes"
-        " --cards config/hardware --folder {params.folder:q} --threads {threads}"
+        + " --study {params.study}/study.json --run {wildcards.run} --fingerprint {params.fingerprint}"
+        " --weights {params.weights:q} --data {params.data:q} --base {input.base:q} --plan {params.study}/plan.csv"
+        " --traces results/traces --prefixes {params.study}/prefix --hashes results/hashes --cards config/hardware"
+        " --folder {params.study}/runs/{wildcards.run} --threads {threads}"
         f" --device {DEVICE} >> {{log:q}} 2>&1"
