@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -338,6 +340,13 @@ def test_several_objectives_are_summed_to_be_fused():
         )
         reason = unsupported(expand(study, "kolors")[0].with_axes(gpus=1, accumulation=1, precision="bf16"), card)
         assert ("3 objectives" in (reason or "")) == refused
+
+
+def test_libraries_that_would_load_bitsandbytes_find_none():
+    """It takes seconds, and PEFT and diffusers load it wherever it is installed."""
+    code = "import ablation, importlib.util; print(importlib.util.find_spec('bitsandbytes'))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
+    assert told.stdout == "None\n"
 
 
 def test_fields_that_are_not_used_leave_runs_as_they_were():

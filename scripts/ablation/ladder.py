@@ -15,7 +15,7 @@ from ablation.vram.trace import Untraceable
 
 ALL = Train(full=["*"])
 HALF = ("bf16", "fp16")
-PLAIN = {"gradient_checkpointing": False, "distributed": "ddp", "offload": False, "optimizer": "adamw",
+PLAIN = {"gradient_checkpointing": False, "host": None, "distributed": "ddp", "offload": False, "optimizer": "adamw",
          "trained_weights": "fp32", "frozen_weights": None, "fused_backward": False}  # fmt: skip
 
 
