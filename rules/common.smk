@@ -209,10 +209,11 @@ if CARD_MIB is not None:
 
 
 def whole_cards(gpus):
-    """The resources of a job that has its GPUs for itself; ``gpus``: how many, a function of its wildcards."""
+    """The resources of a job that has its GPUs for itself; ``gpus``: how many, a number or a function of its wildcards."""
     if CARD_MIB is None:
         return {"gpu": gpus}
-    return {"gpu": gpus, "gpu_mib": lambda w: CARD_MIB * gpus(w)}
+    mib = (lambda w: CARD_MIB * gpus(w)) if callable(gpus) else CARD_MIB * gpus
+    return {"gpu": gpus, "gpu_mib": mib}
 
 
 def gpus_of_run():

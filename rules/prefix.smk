@@ -31,7 +31,7 @@ rule cache_prefix:
         "../envs/ablation.yaml"
     threads: lambda w: prefix_run(w).settings.compute.threads
     resources:
-        gpu=1,
+        **whole_cards(1),
         mem_mb=lambda w: prefix_run(w).settings.compute.mem_gib * 1024,
         runtime=lambda w: prefix_run(w).settings.compute.runtime_min,
     params:

@@ -123,6 +123,7 @@ def _sizes(record: Mapping[str, Any]) -> dict[str, str]:
         "final loss": (record.get("final_loss"), ".4g", ""),
         "step, median": (time.get("step_median_s"), ".3f", " s"),
         "throughput": (time.get("samples_per_s"), ".2f", " samples/s"),
+        "runs on the GPU at a time": (time.get("packed"), "d", ""),
         f"memory, peak allocated {on}": (memory.get("peak_allocated_gib"), ".3f", " GiB"),
     }
     return {name: f"{value:{form}}{unit}" for name, (value, form, unit) in found.items() if _is_number(value)}

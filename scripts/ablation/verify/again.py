@@ -19,7 +19,7 @@ in training. Memory, as live tensors, was the same.
 PLATFORM = ("python", "packages", "libc", "cpu", "cpu_capability", "deterministic", "device")  # of a manifest
 AROUND = ("system", "code")  # told as well, and excuse nothing
 TIMED = ("schema", "time", "attempts", "device", "outcome")  # of metrics.json: another each time, or compared elsewhere
-OF_ITS_MACHINE = ("peak_resident_gib", "energy_j")  # of the memory's record: as system and card count
+OF_ITS_MACHINE = ("peak_resident_gib", "peak_device_gib", "energy_j")  # of the memory's record: as system and card count
 PARTS = {"metrics": ("metrics", "metrics_before"), "items": ("items", "items_before"), "memory": ("memory",)}
 
 
