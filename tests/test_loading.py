@@ -1,9 +1,12 @@
 """What a training loads before its first step, and what it leaves to those who use it."""
 
+import importlib
 import os
 import subprocess
 import sys
 
+import torch
+from accelerate.state import AcceleratorState
 from conftest import ROOT
 
 PROGRAM = """
@@ -30,3 +33,20 @@ def test_what_prepares_and_what_judges_is_not_loaded():
         check=True,
     )
     assert done.stdout.split() == []
+
+
+def test_both_ways_build_the_same_network(monkeypatch):
+    """The benchmark's plain script and the trainer: the same names, bits, and what is trained."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    startup = importlib.import_module("startup")
+    try:
+        for study in startup.STRATEGIES:
+            AcceleratorState._reset_state(True)
+            one, other = (dict(build(study).named_parameters()) for build in (startup.ours, startup.plain))
+            assert one.keys() == other.keys()
+            same = [name for name in one if "lora_A" not in name]  # which are drawn, after what the build has drawn
+            assert all(torch.equal(one[name], other[name]) for name in same), study
+            assert all(one[name].shape == other[name].shape for name in one)
+            assert all(one[name].requires_grad == other[name].requires_grad for name in one)
+    finally:
+        AcceleratorState._reset_state(True)

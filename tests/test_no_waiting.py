@@ -1,4 +1,7 @@
-"""A step of every system reads nothing back from the device: on a GPU each such read would wait for all that is queued."""
+"""A step of every system reads nothing back from the device: on a GPU each such read would wait for all that is queued.
+
+Nor does it write out what attention weighs by: each attention is one operator, for which a GPU has flash kernels.
+"""
 
 import pytest
 import torch
@@ -22,19 +25,23 @@ READS = {
     "aten::equal",
     "aten::_unique2",
 }
+HEADS = 4  # dimensions of attention's weights: batch, heads, queries, keys
 
 
 class Reads(TorchDispatchMode):
-    """Collects the operators whose result depends on values that the host would have to wait for."""
+    """Collects the operators whose result depends on values that the host would have to wait for, and the attentions."""
 
     def __init__(self):
         super().__init__()
         self.found: list[str] = []
+        self.fused, self.written_out = 0, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.name().partition(".")[0]
         if name in READS or (name.startswith("aten::index") and _by_mask(args)):
             self.found.append(name)
+        self.fused += name.startswith("aten::_scaled_dot_product")
+        self.written_out += name == "aten::_softmax" and args[0].dim() >= HEADS
         return function(*args, **(kwargs or {}))
 
 
@@ -55,11 +62,12 @@ def test_a_step_reads_nothing_back(study):
         with Reads() as reads:
             step([batch], 1, lambda phase: None)
         assert not reads.found, f"{run.id}: {sorted(set(reads.found))}"
+        assert reads.fused and not reads.written_out, run.id
     AcceleratorState._reset_state(True)
 
 
 def test_what_is_read_back_is_found():
     with Reads() as reads:
         x = torch.ones(3)
-        (x.sum().item(), x[x > 0], x.nonzero())
-    assert set(reads.found) == {"aten::_local_scalar_dense", "aten::index", "aten::nonzero"}
+        (x.sum().item(), x[x > 0], x.nonzero(), x.expand(1, 1, 3, 3).softmax(-1))
+    assert set(reads.found) == {"aten::_local_scalar_dense", "aten::index", "aten::nonzero"} and reads.written_out
