@@ -8,7 +8,9 @@ from pathlib import Path
 from ablation.cli import first_on_path
 from ablation.canonical import canonical
 from ablation.errors import UserError
-from ablation.gpus import visible_gpus
+from ablation.gpus import card_mib, visible_gpus
+from ablation.hardware import load_card
+from ablation.packing import predicted_gib, share_mib
 from ablation.parsed import parse_studies
 from ablation.resolved import fingerprint_of, save_study
 from ablation.shipped import bring, config_files
@@ -174,6 +176,53 @@ def slurm_resources():
         for name, resource in chosen.items()
     }
     return canonical({**values, "jobs": settings.nodes})
+
+
+def memory_of_cards():
+    """What each GPU of this machine has, in MiB, where runs may share them; None where none may, or SLURM has them."""
+    sharing = [run.settings for run in SETTINGS if run.settings.compute.pack > 1]
+    local = workflow.resource_settings.nodes is None
+    if not sharing or not local or "gpu" not in workflow.global_resources:
+        return None
+    try:
+        cards = [load_card(one.hardware, Path("config/hardware")) for one in sharing]
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    return card_mib(min(card.usable_gib for card in cards))
+
+
+CARD_MIB = memory_of_cards()
+# Then GPUs are given out by the MiB, too: a run that shares one takes its part, what has GPUs for itself takes all of theirs.
+if CARD_MIB is not None:
+    CARDS = workflow.global_resources["gpu"].value
+    workflow.register_resource("gpu_mib", CARD_MIB * CARDS)
+
+
+def whole_cards(gpus):
+    """The resources of a job that has its GPUs for itself; ``gpus``: how many, a function of its wildcards."""
+    if CARD_MIB is None:
+        return {"gpu": gpus}
+    return {"gpu": gpus, "gpu_mib": lambda w: CARD_MIB * gpus(w)}
+
+
+def gpus_of_run():
+    """The resources of a training that say what GPUs it takes, or what part of one."""
+    if CARD_MIB is None:
+        return on_nodes()
+
+    def part(wildcards):
+        # The plan is there when a run starts, unless that is asked for by its name: no input.
+        plan = Path("results", wildcards.scale, wildcards.study, "plan.csv")
+        known = predicted_gib(plan, wildcards.run)
+        return share_mib(run_of(wildcards), known, CARD_MIB)
+
+    def gpus(wildcards):
+        return run_of(wildcards).axes["gpus"]
+
+    return {
+        "gpu": lambda w: gpus(w) if part(w) == CARD_MIB else 0,
+        "gpu_mib": lambda w: gpus(w) * part(w),
+    }
 
 
 def on_nodes():

@@ -14,7 +14,7 @@ rule evaluate_base:
         "../envs/ablation.yaml"
     threads: lambda w: base_run(w).settings.compute.threads
     resources:
-        gpu=1,
+        **whole_cards(lambda w: 1),
         mem_mb=lambda w: base_run(w).settings.compute.mem_gib * 1024,
         runtime=lambda w: base_run(w).settings.compute.runtime_min,
     params:

@@ -12,7 +12,7 @@ rule prepare_part:
         "../envs/ablation.yaml"
     threads: 1
     resources:
-        gpu=lambda w: part_of(w)[1].gpus,
+        **whole_cards(lambda w: part_of(w)[1].gpus),
         mem_mb=lambda w: part_of(w)[1].mem_gib * 1024,
         runtime=240,
     params:

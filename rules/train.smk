@@ -20,7 +20,7 @@ rule train_run:
         "../envs/ablation.yaml"
     threads: lambda w: run_of(w).settings.compute.threads * run_of(w).axes["gpus"]
     resources:
-        **on_nodes(),
+        **gpus_of_run(),
         mem_mb=lambda w, attempt: (
             run_of(w).settings.compute.mem_gib * 1024 * (1 + attempt) // 2
         ),
@@ -42,6 +42,7 @@ rule train_run:
         + program("train_run.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --run {wildcards.run} --fingerprint {params.fingerprint} --weights {params.weights:q} --data {input.data:q}"
-        " --base {input.base:q} --prefixes results/{wildcards.scale}/{wildcards.study}/prefix --hashes results/hashes"
+        " --base {input.base:q} --plan results/{wildcards.scale}/{wildcards.study}/plan.csv"
+        " --prefixes results/{wildcards.scale}/{wildcards.study}/prefix --hashes results/hashes"
         " --cards config/hardware --folder {params.folder:q} --threads {threads}"
         f" --device {DEVICE} >> {{log:q}} 2>&1"

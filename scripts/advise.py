@@ -25,7 +25,8 @@ from ablation.speeds import Measured, Speed, speeds
 from ablation.study import AXES, load_study, study_file
 from ablation.sweep import Run, expand
 from ablation.vram.flops import Flops
-from ablation.vram.predict import MARGIN, Predictor
+from ablation.vram.margin import MARGIN
+from ablation.vram.predict import Predictor
 
 ROOT = Path()  # of whoever runs it; what the workflow brings is known as well
 NOTHING_FITS = 1

@@ -21,10 +21,11 @@ from ablation.cli import add_job_arguments, add_prefix_arguments, call, log_to
 from ablation.device import choose_device
 from ablation.errors import UserError
 from ablation.files import NO_SPACE
-from ablation.gpus import lease_gpus
+from ablation.gpus import Lease, lease_gpus
 from ablation.hardware import load_card
 from ablation.manifest import inputs_of
 from ablation.nvml import energy_of
+from ablation.packing import share_of
 from ablation.resolved import load_run
 from ablation.sweep import Run
 from ablation.training.fingerprint import state_fingerprint
@@ -38,10 +39,18 @@ if TYPE_CHECKING:
     from ablation.vram.measure import Meter
 
 REQUEUE_SECONDS = 120.0  # in which SLURM ends a job that asked to be queued again
+CPU_OR_ALL = Lease([])  # nothing is leased, or all that there is
 
 
-def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+class Cramped(Exception):
+    """The part of a GPU that the run had was too small: that says nothing of the card."""
+
+
+def train(run: Run, args: argparse.Namespace, held: Lease = CPU_OR_ALL) -> dict[str, Any]:
     """Train ``run`` in ``args.folder``; returns the content of ``training.json``, and the ``surroundings``."""
+    from ablation.training.loading import load_libraries
+
+    load_libraries(run)
     import torch
 
     from ablation.provenance import surroundings
@@ -56,7 +65,7 @@ def train(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         device = torch.device("cuda", place().local)
         torch.cuda.set_device(device)
     hardware = run.settings.hardware
-    budget = hold_to_card(hardware, load_card(hardware, args.cards), device)
+    budget = hold_to_card(hardware, load_card(hardware, args.cards), device, held.share_gib)
     logging.info("budget: %s", budget)
     on = surroundings(str(device))
     return {"run": run.id, "device": device.type, "surroundings": on, **attempt(run, args, device, make_meter(device, budget))}
@@ -92,17 +101,19 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
     return found
 
 
-def train_here(run: Run, args: argparse.Namespace, result: Result) -> None:
+def train_here(run: Run, args: argparse.Namespace, result: Result, held: Lease = CPU_OR_ALL) -> None:
     """Train in this process and keep the result. Of several, the first keeps it, or the one that runs out of memory."""
     if place().first:
         log_to(args.folder / "trainer.log")
     else:
         logging.getLogger().setLevel(logging.WARNING)
-    found = train(run, args)
+    found = train(run, args, held)
     if found["outcome"] == "preempted":
         return
     if place().first or found["outcome"] == "oom":
         around = found.pop("surroundings")
+        if held.share is not None and "time" in found:
+            found["time"]["packed"] = held.most()
         result.keep(found, around)
     if started() and found["outcome"] == "oom":
         os._exit(OOM)  # without a word to the others, who wait in a collective operation
@@ -114,13 +125,16 @@ def train_in_processes(run: Run, args: argparse.Namespace, result: Result) -> No
     start(sys.argv, gpus, args.folder / "state", compute.patience_min, compute.nodes, max(1, args.threads // gpus))
 
 
-def work(run: Run, args: argparse.Namespace, result: Result) -> str:
+def work(run: Run, args: argparse.Namespace, result: Result, held: Lease) -> str:
     """Train, in this process or in several; returns the outcome."""
     seal.check(args.data)
     result.discard()
     alone = run.axes["gpus"] == 1 and run.strategy.distributed == "ddp"
     try:
-        (train_here if alone else train_in_processes)(run, args, result)
+        if alone:
+            train_here(run, args, result, held)
+        else:
+            train_in_processes(run, args, result)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -130,28 +144,30 @@ def work(run: Run, args: argparse.Namespace, result: Result) -> str:
     return "preempted" if found is None else found["outcome"]
 
 
-def used(gpus: list[str], before: float | None) -> float | None:
-    """Energy that the GPUs have used since their counters stood at ``before``, in J; None where one does not tell."""
-    now = energy_of(gpus)
-    return None if now is None or before is None else round(now - before, 1)
+def used(held: Lease, before: float | None) -> float | None:
+    """Energy that the GPUs have used since their counters stood at ``before``, in J; None where one does not tell or is shared."""
+    now = energy_of(held.gpus)
+    return None if now is None or before is None or held.share is not None else round(now - before, 1)
 
 
-def journaled(journal: Journal, fingerprint: str, gpus: list[str], work: Callable[[], str]) -> None:
+def journaled(journal: Journal, fingerprint: str, held: Lease, work: Callable[[], str]) -> None:
     """Do ``work``, an attempt at a run, with its beginning and its end in the journal."""
-    journal.start(fingerprint, gpus)
-    before = energy_of(gpus)
+    journal.start(fingerprint, held.gpus)
+    before = energy_of(held.gpus)
     try:
         outcome = work()
     except BaseException as error:
-        journal.end("failed", f"{type(error).__name__}: {error}".splitlines()[0], used(gpus, before))
+        journal.end("failed", f"{type(error).__name__}: {error}".splitlines()[0], used(held, before), held.most())
         raise
     reason = leave.asked() or "a signal to one of its processes" if outcome == "preempted" else ""
-    journal.end(outcome, reason, used(gpus, before))
+    journal.end(outcome, reason, used(held, before), held.most())
     if outcome == "preempted":
         raise leave.Left(reason)
+    if outcome == "oom" and held.share is not None:
+        raise Cramped
 
 
-def judge(run: Run, args: argparse.Namespace) -> None:
+def judge(run: Run, args: argparse.Namespace, held: Lease) -> None:
     """Evaluate what is trained, as a process would that has not trained. A signal ends it at once: nothing is lost."""
     with leave.at_once():
         import torch
@@ -159,17 +175,22 @@ def judge(run: Run, args: argparse.Namespace) -> None:
         from ablation.conclusion import conclude
         from ablation.prefix.identity import system_for
         from ablation.training.randomness import make_deterministic
-        from ablation.vram.budget import whole_device
-        from ablation.vram.oom import release_memory
+        from ablation.vram.budget import hold_to_share
+        from ablation.vram.oom import is_out_of_memory, release_memory
 
         torch.set_num_threads(max(1, args.threads // run.axes["gpus"]))
         make_deterministic(False)
         device = choose_device(args.device, run.settings.scale)
         release_memory(device)
-        whole_device(device)
+        hold_to_share(held.share_gib, device)
         weights = dict(args.weights)
-        system = system_for(run, args.prefixes, weights, args.hashes, device)
-        conclude(run, system, args.folder, args.base, weights, args.data, device)
+        try:
+            system = system_for(run, args.prefixes, weights, args.hashes, device)
+            conclude(run, system, args.folder, args.base, weights, args.data, device)
+        except RuntimeError as error:
+            if held.share is None or not is_out_of_memory(error):
+                raise
+            raise Cramped from error
 
 
 def main() -> None:
@@ -182,6 +203,8 @@ def main() -> None:
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     parser.add_argument("--base", type=Path, help="metrics.json of the pretrained model; without it, nothing is evaluated")
+    parser.add_argument("--plan", type=Path, help="plan.csv; with it the run may share a GPU (compute.pack)")
+    parser.add_argument("--alone", action="store_true", help="have the GPU for itself whatever the plan says")
     add_prefix_arguments(parser)
     args = parser.parse_args()
     leave.listen()
@@ -199,13 +222,17 @@ def main() -> None:
             trained = result.whole()
             if trained:
                 logging.warning("%s is trained already; remove %s to train it again", run.id, args.folder / "state")
-            with lease_gpus(1 if trained else run.axes["gpus"]) as gpus:
-                logging.info("run %s on %s", run.id, ", ".join(gpus) or "the CPU")
+            share = None if args.alone else share_of(run, args.plan, load_card(run.settings.hardware, args.cards))
+            with lease_gpus(1 if trained else run.axes["gpus"], share=share) as held:
+                logging.info("run %s on %s", run.id, ", ".join(held.gpus) or "the CPU")
                 if not trained:
-                    journaled(Journal(args.folder), fingerprint, gpus, lambda: work(run, args, result))
+                    journaled(Journal(args.folder), fingerprint, held, lambda: work(run, args, result, held))
                 result.publish(run, inputs)
                 if args.base is not None:
-                    judge(run, args)
+                    judge(run, args, held)
+    except Cramped:
+        logging.warning("its part of the GPU was too small: again with all of it")
+        os.execv(sys.executable, [sys.executable, *sys.argv, "--alone"])
     except leave.Left as left:
         depart(str(left), again=not trained)
 

@@ -64,18 +64,22 @@ def start(
     program: Path = ROOT / "scripts/train_run.py",
     before: Callable[[], None] | None = None,
     base: Path | None = None,
+    plan: Path | None = None,
 ) -> Program:
     """Begin to train ``run`` in ``folder`` on the CPU, and to evaluate it where ``base`` has that of the pretrained model.
 
-    ``before`` is called in the process first.
+    ``before`` is called in the process first. With a ``plan`` it may share GPUs, as ``compute`` of its settings says.
     """
-    description = folder.with_suffix(".yaml")
-    description.write_text(dump_yaml(run.training_view))
+    description, view = folder.with_suffix(".yaml"), run.training_view
+    if plan is not None:
+        view["settings"]["compute"] = run.settings.compute.model_dump(mode="json")
+    description.write_text(dump_yaml(view))
     command = [
         *(program, "--run", description, "--folder", folder),
         *("--weights", *(f"{name}={path}" for name, path in weights.items()), "--data", *data),
         *("--cards", cards, "--hashes", folder.parent / "hashes", "--device", "cpu"),
         *(["--base", base] if base else []),
+        *(["--plan", plan] if plan else []),
     ]
     return Program(command, {**os.environ, "OMP_NUM_THREADS": "1"}, before)
 

@@ -21,6 +21,7 @@ from ablation.systems.hunyuan3d.model.dit import ShapeTransformer
 from ablation.systems.hunyuan3d.model.grouped import ALIGNMENT, group, grouped_linear
 from ablation.systems.hunyuan3d.model.moe import MixtureOfExperts
 from ablation.systems.hunyuan3d.settings import Architecture
+from ablation.training.recompute import chosen, recompute
 from ablation.vram import cuda
 from ablation.vram.fake import materialise
 
@@ -128,7 +129,7 @@ def test_gradient_checkpointing_is_bitwise_neutral(tiny, targets):
     model = get_peft_model(tiny, LoraConfig(r=2, target_modules=targets, init_lora_weights=False)) if targets else tiny
     inputs = batch()
     plain = gradients(model, inputs)
-    tiny.gradient_checkpointing(True)
+    recompute(tiny.blocks)
     recomputed = gradients(model, inputs)
     assert plain.keys() == recomputed.keys()
     assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
@@ -234,7 +235,7 @@ def test_a_step_on_fake_tensors(in_dtype, targets, checkpointing, like_cuda):
     """Which have no values: a step that read one back, or whose shapes hung on one, would raise."""
     with torch.device("meta"):
         model = ShapeTransformer(TINY)
-        model.gradient_checkpointing(checkpointing)
+        recompute(chosen(model.blocks, checkpointing))
         if targets:
             model = get_peft_model(model, LoraConfig(r=2, target_modules=targets))
     with cuda.like_cuda() if like_cuda else nullcontext(), FakeTensorMode():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ablation.systems.kolors.adapter import LayoutProcessor, Objects, covered, cross_attentions, fourier
 from ablation.systems.kolors.architecture import Architecture
 from ablation.systems.kolors.network import Kolors, count_parameters
+from ablation.training.recompute import chosen, recompute
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,7 @@ def test_recomputed_gradients_are_the_same_and_need_less_memory(batch):
     found, held = {}, {}
     model = small.network(trained=True)
     for recomputed in (False, True):
-        model.gradient_checkpointing(recomputed)
+        recompute(chosen(small.system().recomputable(model), recomputed))
         found[recomputed] = []
         for name in small.System.objectives:
             losses = []
@@ -233,7 +234,7 @@ def test_recomputed_gradients_are_the_same_and_need_less_memory(batch):
 def test_a_recomputed_pass_sees_the_layout_of_its_own_forward_pass(batch):
     """Also where another layout came after it, as in a baseline that keeps all its graphs."""
     model, other = small.network(trained=True), small.batch(seed=1)
-    model.gradient_checkpointing(True)
+    recompute(small.system().recomputable(model))
     alone = []
     for each in (batch, other):
         model(each, "generation")[0].backward()

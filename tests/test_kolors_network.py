@@ -16,6 +16,7 @@ from ablation.systems.kolors.diffusion import add_noise, signal_left
 from ablation.systems.kolors.language import beyond_prefix, empty_text, next_word_loss, text_encoder
 from ablation.systems.kolors.network import count_parameters
 from ablation.systems.kolors.objectives import caption_loss, info_nce
+from ablation.training.recompute import chosen, recompute
 from ablation.vram.fake import materialise
 
 OBJECTIVES = small.System.objectives
@@ -238,7 +239,7 @@ def test_a_step_reads_nothing_back_from_the_device(recomputed):
     system = small.system()
     with torch.device("meta"):
         model = system.build()
-    model.gradient_checkpointing(recomputed)
+    recompute(chosen(system.recomputable(model), recomputed))
     model.requires_grad_(False)
     model.adapter.requires_grad_(True)
     with FakeTensorMode():

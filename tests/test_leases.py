@@ -27,7 +27,7 @@ def _hold(folder, count, seconds, log):
         start = time.monotonic()
         time.sleep(seconds)
         with open(log, "a") as file:  # noqa: PTH123 - appended by several processes
-            file.writelines(f"{name} {start} {time.monotonic()} {os.environ['CUDA_VISIBLE_DEVICES']}\n" for name in held)
+            file.writelines(f"{name} {start} {time.monotonic()} {os.environ['CUDA_VISIBLE_DEVICES']}\n" for name in held.gpus)
 
 
 def test_two_jobs_never_share_a_gpu(tmp_path, two_gpus, monkeypatch):
@@ -51,20 +51,19 @@ def test_a_killed_holder_frees_its_gpu(tmp_path, two_gpus, monkeypatch):
     fork = multiprocessing.get_context("fork")
     holder = fork.Process(target=_hold, args=(tmp_path, 2, 60, tmp_path / "log"))
     holder.start()
-    while sum(1 for _ in tmp_path.iterdir()) < 2:
+    while '"waits": false' not in "".join(path.read_text() for path in tmp_path.glob("member-*")):
         time.sleep(0.02)
-    time.sleep(0.1)
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
     with gpus.lease_gpus(2, tmp_path) as held:
-        assert held == ["0", "1"]
+        assert held.gpus == ["0", "1"]
 
 
 def test_preset_devices_are_respected_and_restored(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     with gpus.lease_gpus(1, tmp_path) as held:
-        assert held == ["3"] and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+        assert held.gpus == ["3"] and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3, 5"
     with pytest.raises(RuntimeError, match="3 GPUs asked for, 2 visible"), gpus.lease_gpus(3, tmp_path):
         pass
@@ -74,14 +73,14 @@ def test_slurm_s_choice_is_taken_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with gpus.lease_gpus(1, tmp_path) as held:
-        assert held == ["0"]
+        assert held.gpus == ["0"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_gpu_nothing_is_leased(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with gpus.lease_gpus(1, tmp_path) as held:
-        assert held == []
+        assert held.gpus == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])

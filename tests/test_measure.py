@@ -1,5 +1,8 @@
 """Measured numbers are what they are called."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -79,6 +82,17 @@ def test_cuda_meter_sees_an_allocation(gpu):
     report = meter.report()
     assert report["phases"]["forward"]["allocated_gib"] >= 0.25 and report["peak_reserved_gib"] >= 0.25
     assert report["peak_device_gib"] is None or report["peak_device_gib"] > 0.25
+
+
+def test_what_other_runs_hold_of_a_device_is_not_taken_for_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="x"))
+    monkeypatch.setattr(nvml, "device_used_bytes", lambda _: 20 * 2**30)
+    monkeypatch.setattr(nvml, "process_used_bytes", lambda _: 3 * 2**30)
+    monkeypatch.setattr(nvml, "energy_joules", lambda _: 5.0)
+    for share, used, energy in ((None, 20, 5.0), (8.0, 3, None)):
+        meter = make_meter(torch.device("cuda"), replace(PLENTY, share_gib=share))
+        meter.watch_step([])
+        assert (meter._device_used, meter._energy) == (used * 2**30, energy)
 
 
 def test_nvml_is_optional():

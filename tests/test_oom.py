@@ -147,6 +147,24 @@ def test_which_devices_are_capped_and_to_what(monkeypatch, device_gib, held_gib,
     assert fractions == ([(pytest.approx(23.14 / device_gib), None)] if emulated else [])
 
 
+@pytest.mark.parametrize(
+    ("device_gib", "share_gib", "card_gib", "limit_gib", "emulated"),
+    [(23.64, 8.0, 23.14, 7.5, False), (139.8, 8.0, 23.14, 7.5, True), (139.8, 60.0, 23.14, 23.14, True)],
+)
+def test_a_share_is_a_cap_below_the_card_s_budget(monkeypatch, device_gib, share_gib, card_gib, limit_gib, emulated):
+    fractions = []
+    device = SimpleNamespace(total_memory=int(device_gib * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *told: fractions.append(told))
+    budget = hold_to_card("rtx4090", CARD, torch.device("cuda"), share_gib)
+    assert fractions == [(pytest.approx(limit_gib / device_gib), None)] and budget.emulated == emulated
+    assert budget.report()["budget_gib"] == pytest.approx(card_gib), "what the run may hold where it is alone"
+    on_cpu = CpuMeter(hold_to_card("rtx4090", CARD, torch.device("cpu"), 1.0))
+    on_cpu.watch_load([torch.empty(GIB // 2, dtype=torch.uint8)])
+    with pytest.raises(torch.OutOfMemoryError):
+        on_cpu.watch_load([torch.empty(GIB // 2 + 1, dtype=torch.uint8)])
+
+
 def test_live_tensors_stop_at_the_limit():
     kept = torch.zeros(MIB // 4)
     with LiveTensors([kept], limit=3 * MIB) as live:

@@ -14,7 +14,8 @@ from ablation.sweep import Run, expand
 from ablation.systems.vggt.system import System
 from ablation.vram import step as step_module
 from ablation.vram.budget import CONTEXT_GIB
-from ablation.vram.predict import MARGIN, Predictor, largest_batch, verdict
+from ablation.vram.margin import MARGIN
+from ablation.vram.predict import Predictor, largest_batch, verdict
 from ablation.vram.replay import allocated_peak, replay
 from ablation.vram.step import trace_step, trace_step_on_cpu
 from ablation.vram.trace import Trace

@@ -5,6 +5,7 @@ import logging
 import shutil
 import weakref
 from collections.abc import Sequence
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
@@ -72,7 +73,7 @@ def lab(tmp_path, tiny, vggt, folders):
                 "augment": augment or {}, **(data or {}),
             },
             "model": {"weights": str(weights["weights"]), "architecture": tiny.model_dump(mode="json")},
-            "training": {"steps": 4, "checkpoint_every": 2, "preview_every": 4, **(training or {})},
+            "training": {"steps": 5, "checkpoint_every": 3, "preview_every": 5, **(training or {})},
             "compute": {"threads": 1, "workers": 0},
             "strategies": STRATEGIES,
             "sweep": {"strategy": list(strategy), "rank": 4, "precision": "fp32", "batch": 2, **axes},
@@ -155,7 +156,7 @@ def test_losses_gradients_weights_and_metrics_are_the_same(lab, trunks, strategy
     without = finished(lab.trainer(run, "without")), lab.judged(run, "without"), lab.judged(run, None)
     del trunks[:]
     reading = finished(lab.trainer(run, "with", prefix)), lab.judged(run, "with", prefix), lab.judged(run, None, prefix)
-    assert not trunks, "all was read"
+    assert trunks == [3] * 2 * 2, "all was read but for two steps of two sequences"
     same(without[0], reading[0])
     assert without[1:] == reading[1:]
 
@@ -169,7 +170,7 @@ def test_a_run_that_died_reads_on_where_it_stopped(lab, monkeypatch):
 
     def die(step, *rest):
         record(step, *rest)
-        if step == 2:
+        if step == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(first, "_record", die)
@@ -177,7 +178,7 @@ def test_a_run_that_died_reads_on_where_it_stopped(lab, monkeypatch):
         first.train()
     first.meter.report()
     resumed = lab.trainer(run, "cut", prefix)
-    assert resumed.start == 2
+    assert resumed.start == 3
     same(whole, finished(resumed))
 
 
@@ -193,11 +194,22 @@ def test_what_was_read_is_given_up_after_the_forward_pass(lab):
     """As what is computed is, so that a step that reads needs no more memory than the one that is predicted."""
     runs = lab.runs(["A"], seed=[0, 1])
     trainer = lab.trainer(runs[0], "run", lab.cache(runs))
-    batch = next(iter(trainer._loader(0)))
+    batch = next(islice(trainer._loader(0), 2, None))
     assert {name for name in batch if name.startswith(MARK)} == {f"{MARK}level.{depth}" for depth in range(4)}
     held = [weakref.ref(value) for name, value in batch.items() if name.startswith(MARK)]
     objective = trainer.system.objective(trainer.model, batch, "total")
     assert objective.loss.requires_grad and all(one() is None for one in held) and "images" not in batch
+
+
+def test_measured_memory_is_that_of_computing_all(lab):
+    runs = lab.runs(["A"], seed=[0, 1])
+    prefix = lab.cache(runs)
+    without, reading = (lab.trainer(runs[0], name, of) for name, of in (("without", None), ("with", prefix)))
+    peaks = []
+    for trainer in (without, reading):
+        finished(trainer)
+        peaks.append(trainer.meter.report())
+    assert peaks[0] == peaks[1]
 
 
 # --- what is not there ------------------------------------------------------------------------------------------------
@@ -229,7 +241,7 @@ def test_the_limit_holds_and_deeper_cuts_make_room_for_all_samples(lab, trunks):
     without = finished(lab.trainer(runs[0], "without"))
     del trunks[:]
     same(without, finished(lab.trainer(runs[0], "with", prefix)))
-    assert not trunks, "A goes on from the shallower cut"
+    assert trunks == [3] * 2 * 2, "A goes on from the shallower cut"
 
 
 def test_a_limit_that_takes_little_keeps_the_held_out_samples(lab):
@@ -296,7 +308,7 @@ def test_uses_are_counted_over_epochs_ranks_and_seeds(lab):
         samples = load_system(runs[0].settings).samples(lab.folders, train=True)
         return len(samples), [use.count for use in training_uses(runs, samples)]
 
-    steps = 4 * 2  # samples of a run
+    steps = 5 * 2  # samples of a run
     size, found = counts()
     assert sum(found) == steps and len(found) == size, "a run of several epochs"
     assert sum(counts(seed=[0, 1], rank=[4, 8])[1]) == 4 * steps

@@ -7,7 +7,7 @@ from conftest import ROOT
 from write_vram_table import PAGE, RECORDS
 
 from ablation.errors import UserError
-from ablation.vram.predict import MARGIN
+from ablation.vram.margin import MARGIN
 from ablation.vram.records import case, counted, errors_of, margin, on_gpus, read_records
 from ablation.vram.records_page import page
 
@@ -18,7 +18,7 @@ def record(cases, measures="reserved"):
 
 def test_the_margin_is_that_of_the_records():
     found = margin(on_gpus(read_records(RECORDS).values()))
-    assert found == MARGIN, "set MARGIN in scripts/ablation/vram/predict.py, then run `make vram-table`"
+    assert found == MARGIN, "set MARGIN in scripts/ablation/vram/margin.py, then run `make vram-table`"
 
 
 def test_the_page_is_up_to_date():

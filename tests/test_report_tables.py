@@ -231,6 +231,15 @@ def test_what_is_not_known_is_left_out(known, words):
     assert words in out_of_memory(row) and ("emulated" in out_of_memory(row)) == {**OOM, **known}["emulated"]
 
 
+def test_times_of_runs_that_shared_a_card_are_marked(tmp_path):
+    results = with_fates(tmp_path, {})
+    tables = (main_table, cost_table)
+    assert not any("shared" in make(results).caption for make in tables)
+    results.runs["time.packed"] = [1.0] * 10 + [np.nan] * 3 + [2.0, 3.0] + [1.0] * 3
+    apart = Results(results.study, results.runs)
+    assert all("2 of 18 runs shared a card with others" in make(apart).caption for make in tables)
+
+
 def test_memory_measured_under_another_card_s_budget_says_so(tmp_path):
     results = with_fates(tmp_path, {})
     assert results.memory_kind == "CUDA allocator, peak allocated, emulated rtx4090"

@@ -40,12 +40,12 @@ def copy_files(target: Path) -> Path:
     return target
 
 
-def snakemake(folder: Path, *arguments: str, config=(), timeout=600) -> subprocess.CompletedProcess:
-    """Run Snakemake in ``folder``. The target comes first: --config swallows one that follows it."""
+def snakemake(folder: Path, *arguments: str, config=(), timeout=600, gpus="") -> subprocess.CompletedProcess:
+    """Run Snakemake in ``folder``. The target comes first: --config swallows one that follows it. ``gpus``: those it sees."""
     command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "local", "-c2"]
     if config:
         command += ["--config", *config]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout, env=environment)
 
 

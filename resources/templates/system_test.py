@@ -16,6 +16,7 @@ from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.systems.base import Draw
 from ablation.systems.newsystem.system import System
+from ablation.training.recompute import chosen, recompute
 from ablation.training.trainer import Trainer
 from ablation.vram.budget import Budget
 from ablation.vram.measure import CpuMeter
@@ -74,7 +75,7 @@ def test_recomputed_activations_change_no_gradient(run):
     torch.manual_seed(0)
     model, batch = system.build().train(), system.fake_batch(3)
     for enabled in (False, True):
-        system.set_gradient_checkpointing(model, enabled)
+        recompute(chosen(system.recomputable(model), enabled))
         model.zero_grad()
         system.objective(model, batch, "error").loss.backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])

@@ -10,7 +10,8 @@ from ablation.hardware import Card
 from ablation.speeds import Speed
 from ablation.sweep import Run
 from ablation.vram.budget import allocator_gib
-from ablation.vram.predict import MARGIN, Prediction, Predictor
+from ablation.vram.margin import MARGIN
+from ablation.vram.predict import Prediction, Predictor
 
 CHOSEN = {"batch", "accumulation", "gpus", "seed"}  # axes that the advice chooses, or that no memory depends on
 

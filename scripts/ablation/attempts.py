@@ -17,7 +17,7 @@ class Journal:
     Events: ``start`` (``attempt``, ``settings``: a hash of what is trained, ``host``, ``process``, ``slurm_job``, ``gpus``);
     ``train`` (``step``: steps that are done, ``total_steps``, ``repeats``: steps that an attempt before had taken further);
     ``end`` (``how``: completed, oom, diverged, failed or preempted; ``reason``; ``energy_j`` of its GPUs, None where they do
-    not tell). ``time`` is in Unix seconds.
+    not tell; ``packed``: runs on its GPU at a time, at most). ``time`` is in Unix seconds.
     """
 
     def __init__(self, folder: Path):
@@ -33,10 +33,10 @@ class Journal:
         """It begins to train, after ``step`` steps of ``total``."""
         self._append(event="train", step=step, total_steps=total, repeats=repeats)
 
-    def end(self, how: str, reason: str = "", energy: float | None = None) -> None:
+    def end(self, how: str, reason: str = "", energy: float | None = None, packed: int = 1) -> None:
         """It ends. A full disk may forget that, and nothing else for it."""
         with suppress(OSError):
-            self._append(event="end", how=how, reason=reason, energy_j=energy)
+            self._append(event="end", how=how, reason=reason, energy_j=energy, packed=packed)
 
     def events(self) -> list[Event]:
         """All events, oldest first; a line that a crash has torn is none."""
@@ -62,14 +62,18 @@ class Journal:
         return {"count": count, "repeated_steps": repeated}
 
     def attempts(self, settings: str) -> list[Event]:
-        """Each attempt with these settings: ``begin``, ``end`` (None where it was killed), ``how``, ``energy_j``."""
+        """Each attempt with these settings: ``begin``, ``end`` (None where it was killed), ``how``, ``energy_j``, ``packed``."""
         found: list[Event] = []
         for event in self.events():
             if event["event"] == "start":
                 ours = event.get("settings") == settings
-                found.append({"begin": event["time"], "end": None, "how": "killed", "energy_j": None, "ours": ours})
+                found.append(
+                    {"begin": event["time"], "end": None, "how": "killed", "energy_j": None, "packed": None, "ours": ours}
+                )
             elif event["event"] == "end" and found:
-                found[-1].update(end=event["time"], how=event["how"], energy_j=event.get("energy_j"))
+                found[-1].update(
+                    end=event["time"], how=event["how"], **{name: event.get(name) for name in ("energy_j", "packed")}
+                )
         return [one for one in found if one.pop("ours")]
 
     def _append(self, **event: Any) -> None:

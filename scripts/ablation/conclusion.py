@@ -33,7 +33,8 @@ def conclude(
     if training["outcome"] == "completed":
         log.info("evaluating %s", folder)
         seal.check(data)
-        found = evaluate(system, run.axes["precision"], weights, folder, data, folder / "pictures", device)
+        pictures, frozen = folder / "pictures", run.strategy.frozen_weights
+        found = evaluate(system, run.axes["precision"], weights, folder, data, pictures, device, frozen)
     was = {"metrics_before": before["metrics"], "items_before": before["items"]}
     record: dict[str, Any] = {**training, "axes": run.axes, **found, **was}
     write_hparams(folder / "tensorboard", run.id, run.axes, run.settings.metrics(), record)

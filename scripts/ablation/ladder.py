@@ -15,6 +15,8 @@ from ablation.vram.trace import Untraceable
 
 ALL = Train(full=["*"])
 HALF = ("bf16", "fp16")
+PLAIN = {"gradient_checkpointing": False, "distributed": "ddp", "offload": False, "optimizer": "adamw",
+         "trained_weights": "fp32", "frozen_weights": None, "fused_backward": False}  # fmt: skip
 
 
 class Rung(NamedTuple):
@@ -45,7 +47,7 @@ def rungs(study: Study, runs: Sequence[Run]) -> Iterator[Rung]:
     light = next((run for run in [base, *runs] if run.strategy.train != ALL), None)
     alone = base.with_axes(gpus=1, rank=None, precision="fp32")
     several = len(system_class(study.system).objectives) > 1
-    run = _with(alone, train=_most(runs, light), gradient_checkpointing=False, distributed="ddp", offload=False)
+    run = _with(alone, **PLAIN, train=_most(runs, light))
     run = _with(run, backward="summed") if several else run
     yield Rung("full fine-tuning in fp32", run)
 

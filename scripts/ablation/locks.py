@@ -16,9 +16,18 @@ def try_lock(path: Path) -> int | None:
 
     Raises :class:`UserError` on a file system without locks.
     """
+    return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def wait_lock(path: Path) -> int:
+    """The same, once nobody else holds it: for locks that are held for moments."""
+    return _lock(path, fcntl.LOCK_EX)
+
+
+def _lock(path: Path, how: int) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how)
     except BlockingIOError:
         os.close(descriptor)
         return None

@@ -16,9 +16,11 @@ deterministic  whether PyTorch was told to be
 device         ``type`` (cpu or cuda), ``threads`` a process; of a GPU ``name``, ``memory_gib``, ``compute_capability``,
                ``cuda``, ``cudnn``, ``driver``
 host, slurm_job, slurm_array, slurm_partition           where; None without SLURM
-attempts       each ``{begin, end, how, energy_j}``; ``end`` is None and ``how`` killed where nothing more was heard
+attempts       each ``{begin, end, how, energy_j, packed}``; ``end`` is None and ``how`` killed where nothing more was heard;
+               ``packed``: how many runs were on its GPU at a time, at most (``compute.pack``)
 times          ``begin`` of the first attempt, ``end`` of the last, ``seconds`` of all that ended
-energy_j       of its GPUs over all attempts, in J; None where a GPU or an attempt does not tell, on several nodes, on a CPU
+energy_j       of its GPUs over all attempts, in J; None where a GPU or an attempt does not tell, on several nodes, on a CPU,
+               or beside other runs
 files          what was saved and can be made again: path in the run's folder -> SHA-256; ``history.csv``, and
                ``adapter/*`` or ``model.safetensors`` of a run that was completed
 ============== =====================================================================================================
@@ -61,6 +63,7 @@ def manifest_of(
             "end": _utc(one["end"]),
             "how": one["how"],
             "energy_j": one["energy_j"] if counted else None,
+            "packed": one["packed"],
         }
         for one in attempts
     ]

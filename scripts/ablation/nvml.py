@@ -1,5 +1,6 @@
 """NVIDIA's management library, where there is one; None or nothing where not."""
 
+import os
 from functools import cache
 
 import pynvml
@@ -42,6 +43,17 @@ def device_used_bytes(uuid: str) -> int | None:
     return _ask(uuid, lambda handle: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used))
 
 
+def process_used_bytes(uuid: str) -> int | None:
+    """Memory of this process on the device, with its context; None where NVML does not tell processes apart (containers, MIG)."""
+    running = _ask(uuid, pynvml.nvmlDeviceGetComputeRunningProcesses) or []
+    return next((one.usedGpuMemory for one in running if one.pid == os.getpid()), None)
+
+
+def usable_bytes(uuid: str) -> int | None:
+    """Memory that programs can have on the device: its own less what the driver reserves."""
+    return _ask(uuid, lambda handle: _usable(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)))
+
+
 def energy_joules(uuid: str) -> float | None:
     """Energy used since the driver was loaded; None where the card does not tell."""
     return _ask(uuid, lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
@@ -60,6 +72,10 @@ def _ask(uuid: str, question):
         return question(pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"))
     except pynvml.NVMLError:
         return None
+
+
+def _usable(memory: pynvml.c_nvmlMemory_v2_t) -> int:
+    return int(memory.total - memory.reserved)
 
 
 def _text(value: str | bytes) -> str:

@@ -14,8 +14,9 @@ from ablation.prefix.saving import Saving
 from ablation.settings import Settings
 from ablation.study import Study
 from ablation.sweep import Run, all_axes, expand, one_per_cell
-from ablation.systems import load_system
-from ablation.vram.predict import MARGIN, Prediction, Predictor
+from ablation.systems import load_system, system_class
+from ablation.vram.margin import MARGIN
+from ablation.vram.predict import Prediction, Predictor
 from ablation.vram.trace import Untraceable
 
 DIGITS = 4
@@ -113,9 +114,37 @@ def unsupported(run: Run, card: Card) -> str | None:
     method = run.strategy.distributed
     if method != "ddp" and run.axes["precision"] == "fp16":
         return f"{method} with fp16 is not supported; train in bf16 or fp32"
+    if run.strategy.host and (method != "ddp" or run.axes["gpus"] > 1):
+        return "host keeps frozen weights beside one GPU; processes that share a model have them all on theirs"
     if method != "ddp" and run.settings.training.ema:
         return f"{method} keeps the weights in parts, of which no average (training.ema) is made; use ddp"
-    return None
+    return next(_too_lean(run), None)
+
+
+def _too_lean(run: Run) -> Iterator[str]:
+    """What the strategy's ways to save memory cannot go with."""
+    strategy, axes, training = run.strategy, run.axes, run.settings.training
+    if strategy.fused_backward:
+        passes = 1 if strategy.backward == "summed" else len(system_class(run.settings.system).objectives)
+        if training.clip is not None:
+            yield f"fused_backward never has the norm of all gradients, which training.clip: {training.clip:g} needs; set it to null"
+        if axes["accumulation"] > 1:
+            yield f"fused_backward steps after each backward pass; accumulation {axes['accumulation']} has several, set it to 1"
+        if passes > 1:
+            yield f"fused_backward steps after each backward pass; {passes} objectives have one each, set backward: summed"
+        if axes["precision"] == "fp16":
+            yield "fused_backward steps before fp16's loss scaling could tell whether a gradient overflowed; train in bf16 or fp32"
+    if strategy.trained_weights == "bf16" and axes["precision"] != "bf16":
+        yield f"trained_weights: bf16 are used as they are; train in bf16, not {axes['precision']}"
+    if strategy.trained_weights == "bf16" and training.ema:
+        yield "trained_weights: bf16 has no average (training.ema), which would take fp32 for each weight; use fp32"
+    alone = {
+        "fused_backward": strategy.fused_backward,
+        "trained_weights: bf16": strategy.trained_weights == "bf16",
+        "frozen_weights": strategy.frozen_weights is not None,
+    }
+    for name in (name for name, is_set in alone.items() if is_set and axes["gpus"] > 1):
+        yield f"{name} is for one GPU, not {axes['gpus']}"
 
 
 def _words(prediction: Prediction, card: Card) -> str:

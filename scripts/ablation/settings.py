@@ -142,6 +142,11 @@ class Compute(Strict):
     """Time limit a job on a cluster, in minutes; five before it, the run saves a checkpoint and queues again."""
     patience_min: Annotated[float, Field(gt=0, le=100_000)] = 10
     """Minutes that a process of several waits for another, which may be writing a checkpoint or a preview; then all end."""
+    pack: Annotated[int, Field(ge=1, le=16)] = 1
+    """Runs that may share a GPU of this machine, each in its part of the memory, as far as they fit by prediction; 1: none do.
+
+    Their times cannot be compared. On SLURM nothing is shared: there the scheduler owns the cards.
+    """
     prefix_cache_gib: Annotated[float, Field(ge=0, le=1_000_000)] = 16
     """Disk that may hold what frozen parts make of the images, for all runs of one precision and data; 0: none."""
     trackers: list[Tracker] = []

@@ -28,6 +28,9 @@ from ablation.yamlfile import Location, line_of, load_yaml, merge, resolve_strin
 Value = bool | int | FiniteFloat | Annotated[str, Field(max_length=1000)]
 Distributed = Literal["ddp", "zero2", "zero3"]
 Backward = Literal["each", "summed"]
+Optimizer = Literal["adamw", "adamw8bit"]
+TrainedWeights = Literal["fp32", "bf16"]
+FrozenWeights = Literal["int8", "nf4"]
 Cell = dict[str, Any]  # axis -> value; None where the axis has no meaning
 
 AXES = ("strategy", "rank", "batch", "accumulation", "precision", "gpus", "seed")
@@ -61,6 +64,11 @@ class Train(Strict):
         return self
 
 
+def _lean(kind: Any, usual: Any) -> Any:
+    """A field that says nothing where it has its usual value: runs from before there was such a field stay the same."""
+    return Annotated[kind, Field(exclude_if=lambda value: value == usual)]
+
+
 class Strategy(Strict):
     """A named bundle: what is trained, how memory is saved, and its learning rate."""
 
@@ -68,19 +76,40 @@ class Strategy(Strict):
     """What is trained."""
     lr: PositiveFloat
     """Peak learning rate."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    gradient_checkpointing: bool | Annotated[int, Field(ge=1)] | Literal["auto"] = False
+    """Recompute activations in the backward pass: of all blocks, of the last so many, or `auto`, of as few as fit the card."""
+    host: Annotated[list[str], Field(min_length=1)] | None = None
+    """Modules that, where frozen, stay in host memory and are copied to the GPU when they compute; patterns as in `train`."""
     backward: Backward = "each"
     """Of several objectives: `each` goes backward before the next is built; `summed`, one pass holds the graphs of all."""
     distributed: Distributed = "ddp"
     """What several GPUs share of one model: `ddp` nothing, `zero2` gradients and optimizer, `zero3` the weights too."""
     offload: bool = False
     """Optimizer state in host memory; needs zero2 or zero3."""
+    optimizer: _lean(Optimizer, "adamw") = "adamw"
+    """`adamw`, or `adamw8bit`: its two moments take one byte each for a trained weight in place of four."""
+    trained_weights: _lean(TrainedWeights, "fp32") = "fp32"
+    """What trained weights are held in: `fp32`, or `bf16`, each update rounded up or down by chance; needs adamw8bit."""
+    frozen_weights: FrozenWeights | None = None
+    """`int8` or `nf4`: linear layers that are not trained are held in 8 or 4 bits, not in the compute type."""
+    fused_backward: _lean(bool, False) = False
+    """Step each weight when its gradient is there, and forget that: no step has all; needs training.clip: null."""
 
     @model_validator(mode="after")
-    def _offloadable(self) -> "Strategy":
+    def _possible(self) -> "Strategy":
         if self.offload and self.distributed == "ddp":
             raise ValueError("offload needs distributed: zero2 or zero3; ddp keeps the optimizer's state on the GPU")
+        own = {
+            "optimizer: adamw8bit": self.optimizer != "adamw",
+            "frozen_weights": self.frozen_weights is not None,
+            "fused_backward": self.fused_backward,
+        }
+        if self.distributed != "ddp" and (set_ := [name for name, value in own.items() if value]):
+            raise ValueError(f"{set_[0]} needs distributed: ddp; {self.distributed} shares out what it would change")
+        if self.trained_weights == "bf16" and self.optimizer != "adamw8bit":
+            raise ValueError(
+                "trained_weights: bf16 needs optimizer: adamw8bit, which rounds so that small updates are not lost"
+            )
         return self
 
 

@@ -35,9 +35,9 @@ class System:
         """Fill ``model``, which has no memory yet: here with fresh weights. ``systems/weights.py`` reads files, strictly."""
         model.load_state_dict(self.build().state_dict(), assign=True)
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute the blocks in the backward pass."""
-        model.gradient_checkpointing = enabled
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The blocks, in the order of the forward pass: those that a run may recompute in the backward pass."""
+        return model.blocks
 
     def samples(self, folders: Sequence[Path], train: bool) -> Waves:
         """The waves of one split, from the prepared folders in the order of ``settings.parts()``."""

@@ -109,7 +109,7 @@ class Judge:
         values = [loss_at(self.history(run.id), claim.at) if claim.at else read(self.table[run.id]) for run in done]
         known = [value for value in values if value is not None]
         if quantity.timed and known:
-            self._check_gpu(done)
+            self._check_timed(done)
         found = {"measured": sum(known) / len(known)} if known else {}
         if quantity.planned and (planned := quantity.planned(self.table[cell[0].id])) is not None:
             found[quantity.basis] = planned
@@ -124,9 +124,11 @@ class Judge:
             return "the training was shorter" if claim.at else "its runs did not measure it"
         return "needs finished runs"
 
-    def _check_gpu(self, runs: Cell) -> None:
+    def _check_timed(self, runs: Cell) -> None:
         if any(self.table[run.id].get("device") != "cuda" for run in runs):
             raise NotComparable("measured on a CPU, whose time says nothing of a GPU's")
+        if any((self.table[run.id].get("time.packed") or 1) > 1 for run in runs):  # a gap is NaN, which is not more
+            raise NotComparable("measured beside other runs on one card (compute.pack)")
 
     def _devices(self, cell: Cell) -> set[str]:
         rows = (self.table[run.id] for run in cell)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ablation.report.content import RunDetail
-from ablation.report.results import MEMORY, OOM, STEP_TIME, THROUGHPUT, Results, in_words
+from ablation.report.results import MEMORY, OOM, PACKED, STEP_TIME, THROUGHPUT, Results, in_words
 from ablation.report.table import NONE
 from ablation.report.tables.runs import RAN, remark
 
@@ -59,6 +59,7 @@ def _numbers(results: Results, row: Mapping[str, Any]) -> dict[str, str]:
         ("memory, predicted", "predicted_gib", ".2f", " GiB"),
         ("step, median", STEP_TIME, ".3f", " s"),
         ("throughput", THROUGHPUT, ".2f", " samples/s"),
+        ("runs on the card at a time", PACKED, ".0f", ""),
         ("steps", "steps", ",.0f", ""),
         ("epochs", "epochs", ".2f", ""),
         ("final loss", "final_loss", ".4g", ""),

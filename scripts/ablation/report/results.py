@@ -19,6 +19,7 @@ from ablation.study import Study
 MEMORY = "memory.peak_allocated_gib"
 STEP_TIME = "time.step_median_s"
 THROUGHPUT = "time.samples_per_s"
+PACKED = "time.packed"  # runs on a run's card at a time, itself among them, at most
 OOM, PREDICTED_OOM = "oom", "oom (predicted)"  # outcomes, as collected
 
 
@@ -221,6 +222,13 @@ class Results:
             told = told.assign(**{"memory.ranks": told["memory.ranks"].notna().map({True: "several", False: None})})
         rows = told.drop_duplicates().to_dict("records")
         return " / ".join(sorted({_measured_as(row) for row in rows})) or "memory"
+
+    @cached_property
+    def packed(self) -> str:
+        """A sentence for captions on the runs that shared their card; nothing where none did."""
+        count = int((self.runs[PACKED] > 1).sum()) if PACKED in self.runs else 0
+        one = f"{count} of {len(self.runs)} runs shared a card with others: such times cannot be compared."
+        return f" {one}" if count else ""
 
 
 def in_words(outcome: str) -> str:

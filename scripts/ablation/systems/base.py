@@ -92,8 +92,8 @@ class System(Protocol):
         """Fill ``model`` from pretrained files, strictly by name. Raises UserError naming file and parameters."""
         ...
 
-    def set_gradient_checkpointing(self, model: "nn.Module", enabled: bool) -> None:
-        """Switch the recomputation of activations."""
+    def recomputable(self, model: "nn.Module") -> "Sequence[nn.Module]":
+        """The modules whose activations may be recomputed, none within another, in the order of the forward pass."""
         ...
 
     def samples(self, folders: Sequence[Path], train: bool) -> Samples:

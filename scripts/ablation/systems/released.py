@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from ablation.errors import UserError
 from ablation.outside import MIB, read_json
@@ -75,6 +73,9 @@ def load_frozen(kind: type, folder: Path, download: str, unused: Iterable[str] =
 
     Every parameter must be there, and nothing else but what starts with one of ``unused``. Raises UserError naming the folder.
     """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
     check_folder(folder, download)
     for logging in (transformers_logging, diffusers_logging):
         logging.set_verbosity_error()

@@ -1,13 +1,16 @@
 """T5's encoder (Raffel et al. 2020) and its tokenizer, frozen, from a folder in the layout of transformers."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from ablation.errors import UserError
 from ablation.systems.released import first_line, load_frozen
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DOWNLOAD = """\
   T5 v1.1 XXL, the encoder alone (9.5 GB, Apache-2.0), and its tokenizer, in one folder:
@@ -21,6 +24,8 @@ class TextEncoder:
     """The encoder, bf16 on a GPU, else fp32, with its tokenizer."""
 
     def __init__(self, folder: Path, device: torch.device):
+        from transformers import T5EncoderModel
+
         self.device = device
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.model = load_frozen(T5EncoderModel, folder, DOWNLOAD, UNUSED, use_safetensors=True, dtype=dtype).to(device)
@@ -44,7 +49,9 @@ def halved(states: Tensor, who: str) -> Tensor:
     return half
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
     if not any((folder / name).is_file() for name in TOKENIZERS):  # transformers would make one that knows no word
         raise UserError(f"{folder}: has no tokenizer ({' or '.join(TOKENIZERS)})\n{DOWNLOAD}")
     try:

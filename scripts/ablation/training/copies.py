@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ablation.sweep import Run
 from ablation.training.strategy import trained_of
@@ -42,8 +43,9 @@ class Copies:
 
     def update(self) -> Tensor:
         """Clip, step, forget the gradients; returns their norm before clipping."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norm = self.accelerator.clip_grad_norm_(trained, torch.inf if self.clip is None else self.clip)
+        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        self.accelerator.unscale_gradients()
+        norm = clip_grad_norm_(trained, self.clip) if self.clip else get_total_norm([each.grad for each in trained])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm

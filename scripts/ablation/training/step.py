@@ -16,6 +16,7 @@ from ablation.sweep import Run
 from ablation.systems.base import Objective, System
 from ablation.training.average import Average
 from ablation.training.copies import Copies
+from ablation.training.fused import Fused
 from ablation.training.optimizer import make_optimizer
 from ablation.training.zero import Zero
 from ablation.training.zero3 import Zero3
@@ -35,13 +36,14 @@ class TrainingStep:
         self.system = system
         together = run.strategy.backward == "summed"
         self.passes = [system.objectives] if together else [(name,) for name in system.objectives]
-        optimizer = make_optimizer(model, run.strategy.lr, run.settings.training)
+        optimizer = make_optimizer(model, run.strategy, run.settings.training)
         self.average = Average(model, run.settings.training.ema) if run.settings.training.ema else None
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             kind = Zero3 if run.strategy.distributed == "zero3" else Zero
             self.sharing = kind(run, model, optimizer, accelerator, alike=len(self.passes) == 1)
         else:
-            self.sharing = Copies(run, model, optimizer, accelerator)
+            kind = Fused if run.strategy.fused_backward else Copies
+            self.sharing = kind(run, model, optimizer, accelerator)
         self.model, self.optimizer = self.sharing.model, self.sharing.optimizer
 
     def __call__(self, batches: Iterable[dict[str, Tensor]], accumulation: int, mark: Mark) -> Values:

@@ -14,6 +14,7 @@ from ablation.files import replace_folder
 from ablation.settings import LoraSettings
 from ablation.study import Strategy
 from ablation.systems.weights import check_shapes, read_weights
+from ablation.training.host import fetching
 from ablation.training.targets import adaptable_modules, modules
 
 ADAPTER, FULL_WEIGHTS = "adapter", "model.safetensors"
@@ -41,9 +42,11 @@ def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """All parameters and the trainable ones."""
+    """All parameters, those held as codes and those in host memory too; and the trainable ones."""
+    in_host = sum(weight.numel() for found in fetching(model) for weight in found.weights.values())
+    as_codes = sum(getattr(module, "quantised", 0) for module in model.modules())
     return {
-        "total": sum(p.numel() for p in model.parameters()),
+        "total": sum(p.numel() for p in model.parameters()) + in_host + as_codes,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
@@ -84,7 +87,7 @@ def remove_trained(folder: Path) -> None:
 
 
 def load_trained(model: nn.Module, folder: Path) -> nn.Module:
-    """``model`` with what a run in ``folder`` trained."""
+    """``model`` with what a run in ``folder`` trained, which alone requires gradients, as it did then."""
     if (folder / ADAPTER).is_dir():
         from ablation.training.adapters import with_adapter
 
@@ -92,4 +95,6 @@ def load_trained(model: nn.Module, folder: Path) -> nn.Module:
     trained = read_weights(folder / FULL_WEIGHTS, ABSENT)
     check_shapes(folder / FULL_WEIGHTS, trained, {name: model.state_dict().get(name) for name in trained})
     model.load_state_dict(trained, strict=False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
     return model

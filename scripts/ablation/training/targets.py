@@ -16,23 +16,25 @@ def adaptable_modules(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     return _matching(model, patterns, lambda module: isinstance(module, ADAPTABLE), "linear or convolution layer")
 
 
-def modules(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Names of the modules with parameters of their own that the patterns stand for, in model order."""
+def modules(model: nn.Module, patterns: Iterable[str], key: str = "train") -> list[str]:
+    """Names of the modules with parameters of their own that the patterns of a strategy's ``key`` stand for, in model order."""
 
     def has_own(module: nn.Module) -> bool:
         return next(module.parameters(recurse=False), None) is not None
 
-    return _matching(model, patterns, has_own, "module with parameters")
+    return _matching(model, patterns, has_own, "module with parameters", key)
 
 
-def _matching(model: nn.Module, patterns: Iterable[str], wanted: Callable[[nn.Module], bool], what: str) -> list[str]:
+def _matching(
+    model: nn.Module, patterns: Iterable[str], wanted: Callable[[nn.Module], bool], what: str, key: str = "train"
+) -> list[str]:
     names = [name for name, _ in model.named_modules() if name]
     candidates = [name for name, module in model.named_modules() if name and wanted(module)]
     chosen: set[str] = set()
     for pattern in patterns:
         found = [name for name in candidates if below(name, pattern)]
         if not found:
-            raise UserError(f"train: the pattern `{pattern}` matches no {what} of the model{_near(pattern, names)}")
+            raise UserError(f"{key}: the pattern `{pattern}` matches no {what} of the model{_near(pattern, names)}")
         chosen.update(found)
     return [name for name in candidates if name in chosen]
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ablation.training.host import fetching
+
 
 def materialise(model: nn.Module) -> None:
     """Give every parameter and buffer of ``model`` a storage of its own; ties and ``requires_grad`` stay.
@@ -17,6 +19,8 @@ def materialise(model: nn.Module) -> None:
             for name, old in tensors.items():
                 if old is not None:
                     tensors[name] = made.setdefault(id(old), _fake(old))
+    for found in fetching(model):
+        found.put({name: _fake(old) for name, old in found.weights.items()})
 
 
 def _fake(old: Tensor) -> Tensor:

@@ -24,7 +24,10 @@ NOT_TRAINING = ("load", "preview")  # phases whose memory is not the training st
 
 
 class CudaMeter:
-    """Peaks of PyTorch's caching allocator by phase, and the device as NVML sees it."""
+    """Peaks of PyTorch's caching allocator by phase, and the device as NVML sees it.
+
+    Where other runs have a part of the device, only what NVML tells of this process is its own; the energy is nobody's.
+    """
 
     kind = "cuda"
 
@@ -34,7 +37,8 @@ class CudaMeter:
         self._peaks: dict[str, dict[str, int]] = {}
         self._device_used = 0
         self._uuid = str(torch.cuda.get_device_properties(device).uuid)
-        self._energy = nvml.energy_joules(self._uuid)
+        self._shared = budget.share_gib is not None
+        self._energy = None if self._shared else nvml.energy_joules(self._uuid)
 
     def mark(self, phase: str | None) -> None:
         """``phase`` begins; the one before it ends."""
@@ -75,7 +79,8 @@ class CudaMeter:
 
     def watch_step(self, existing: Iterable[Tensor]) -> None:
         """After each optimizer step: look at the device itself."""
-        self._device_used = max(self._device_used, nvml.device_used_bytes(self._uuid) or 0)
+        used = nvml.process_used_bytes if self._shared else nvml.device_used_bytes
+        self._device_used = max(self._device_used, used(self._uuid) or 0)
 
     def report(self) -> dict[str, Any]:
         """All that was measured, in GiB."""
@@ -108,7 +113,7 @@ class CpuMeter:
     def __init__(self, budget: Budget):
         self.budget = budget
         self.phase: str | None = None
-        self._limit = int(budget.allocator_gib * GIB)
+        self._limit = int(budget.limit_gib * GIB)
         self._steps = 0
         self._tensors: LiveTensors | None = None
         self._peaks: dict[str, int] = {}

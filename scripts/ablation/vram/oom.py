@@ -47,7 +47,7 @@ def out_of_memory(error: BaseException, meter: Meter, step: int | None) -> dict[
         "requested_gib": stated_gib("Tried to allocate {}", message),
         "allocated_gib": held["allocated_gib"] if allocated is None else allocated,
         "reserved_gib": held["reserved_gib"] if allocated is None or spare is None else allocated + spare,
-        "budget_gib": meter.budget.allocator_gib,
+        "budget_gib": meter.budget.limit_gib,
         "emulated": meter.budget.emulated,
         "message": message.partition("\n")[0],
     }

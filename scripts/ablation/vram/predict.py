@@ -12,13 +12,13 @@ from typing import Literal
 from ablation.hardware import Card
 from ablation.sweep import Run
 from ablation.vram.budget import CONTEXT_GIB, allocator_gib
+from ablation.vram.margin import MARGIN
 from ablation.vram.replay import Peak, fits, replay
 from ablation.vram.sharding.rank import sharding_of
 from ablation.vram.trace import Trace
 from ablation.vram.traces import Traces, family
 
 GIB = 2**30
-MARGIN = 0.031  # 95 % of the predictions held against real GPUs in benchmarks/records are off by less; tests/test_records.py
 
 Verdict = Literal["fits", "tight", "oom"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablation.vram.predict import MARGIN
+from ablation.vram.margin import MARGIN
 from ablation.vram.records import Case, Errors, Record, counted, errors_of, on_gpus
 
 INTRODUCTION = """# Predicted against measured memory

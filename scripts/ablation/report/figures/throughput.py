@@ -26,6 +26,7 @@ def throughput(results: Results) -> Figure | None:
         "Samples a second in training, from the median time of a step: mean over seeds, with 95 % t intervals where there are"
         " two or more (cut at zero)."
         + (f" Beside each bar: relative to the baseline ({baseline.label})." if reference else "")
+        + results.packed
         + chosen(results)
     )
     draw = partial(_draw, results, rows, baseline)

@@ -32,7 +32,7 @@ def cost_table(results: Results) -> Table:
     digits = {MEMORY: memory_digits(largest_memory(results)), **{name: _places(results, name) for name in MEASURED}}
     rows = [Row([*axis_cells(cell), *_sizes(cell), *_costs(cell, digits)], kind(results, cell)) for cell in results.cells]
     caption = (
-        f"Training: {INTERVALS}. Memory: {results.memory_kind}. Step: median time of an optimizer step."
+        f"Training: {INTERVALS}. Memory: {results.memory_kind}. Step: median time of an optimizer step.{results.packed}"
         " Final loss: of the last steps, on training data."
     )
     return Table("costs", "What each cell trains and costs", caption, [*axis_columns(results), *COLUMNS], rows)

@@ -32,7 +32,7 @@ def effect_table(results: Results) -> Table | None:
     rows = _rows(results, main)
     if told:
         rows += [Row([Cell("interactions"), *texts(*[""] * (len(columns) - 1))], "group"), *_rows(results, told)]
-    return Table("effects", "Effect of each axis", _caption(main, tested, told), columns, rows)
+    return Table("effects", "Effect of each axis", _caption(main, tested, told) + results.packed, columns, rows)
 
 
 def _judged(results: Results, contrasts: list[Contrast]) -> list[Judged]:

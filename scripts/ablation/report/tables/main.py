@@ -163,4 +163,4 @@ def _caption(results: Results, costs: _Costs, compared: bool, marks: str) -> str
     oom = f" OOM: out of memory on the {card}." if any(cell.out_of_memory for cell in results.cells) else ""
     fixed = ", ".join(f"{axis.rsplit('.', 1)[-1]} {value}" for axis, value in results.fixed.items() if value is not None)
     throughout = f" Throughout: {fixed}." if fixed else ""
-    return f"{INTERVALS[0].upper()}{INTERVALS[1:]}.{throughout} Memory: {results.memory_kind}. {time}.{against} {BOLD}{oom}"
+    return f"{INTERVALS[0].upper()}{INTERVALS[1:]}.{throughout} Memory: {results.memory_kind}. {time}.{results.packed}{against} {BOLD}{oom}"

@@ -54,4 +54,4 @@ def _caption(results: Results, found: list[Standing]) -> str:
         said.append("Cannot be told: one is, but better in none by more than the interval of their difference.")
     if results.runs["seed"].nunique() == 1:
         said.append("One seed gives no interval: the front is that of single runs.")
-    return " ".join(said)
+    return " ".join(said) + results.packed

@@ -47,7 +47,7 @@ def split_table(results: Results) -> Table | None:
     caption = (
         f"Cells that differ in the split of one effective batch alone: {INTERVALS}. Differences are the largest relative ones"
         f" {_points(results)}, over all seeds, to the first row with the same effective batch; speed is relative to it, too."
-        f" Memory: {results.memory_kind}; predicted: what the card must have."
+        f" Memory: {results.memory_kind}; predicted: what the card must have.{results.packed}"
     )
     return Table("splits", "One effective batch, split in several ways", caption, columns, rows)
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from ablation.errors import UserError
@@ -20,6 +19,8 @@ class Autoencoder:
     """Images to distributions of latents, and latents to images, in fp32; with ``slicing``, one image after the other."""
 
     def __init__(self, folder: Path, device: torch.device, slicing: bool):
+        from diffusers import AutoencoderKL
+
         self.device = device
         # Fresh weights first (low_cpu_mem_usage): else what a file lacks would be told as an error of another kind.
         how = {"use_safetensors": True, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}

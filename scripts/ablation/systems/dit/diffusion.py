@@ -4,7 +4,6 @@ from collections.abc import Callable
 from math import log
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -108,6 +107,8 @@ def guided(denoise: Denoiser, unconditional: Denoiser, channels: int, guidance: 
 @torch.no_grad()
 def sample(noise_in: Denoiser, noise: Tensor, steps: int) -> Tensor:
     """From ``noise`` [B, C, h, w] to latents, fp32, by DPM-Solver++ of second order (Lu et al. 2022)."""
+    from diffusers import DPMSolverMultistepScheduler
+
     scheduler = DPMSolverMultistepScheduler(
         num_train_timesteps=STEPS,
         beta_schedule="linear",

@@ -50,12 +50,9 @@ class System:
         else:
             model.load_state_dict(self.build().state_dict(), assign=True)
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute every block."""
-        if enabled:
-            model.transformer.enable_gradient_checkpointing()
-        else:
-            model.transformer.disable_gradient_checkpointing()
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Every block."""
+        return model.transformer.transformer_blocks
 
     def samples(self, folders: Sequence[Path], train: bool) -> LatentDataset:
         """The images of one split, as latents."""

@@ -1,4 +1,7 @@
-"""The ``hunyuan3d`` system: what the trainer needs of Hunyuan3D-2.1's shape transformer."""
+"""The ``hunyuan3d`` system: what the trainer needs of Hunyuan3D-2.1's shape transformer.
+
+What prepares and what judges is loaded where it is used: libraries that training does without, seconds of its start.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +11,7 @@ from torch import Tensor, nn
 
 from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
-from ablation.systems.hunyuan3d import judge
 from ablation.systems.hunyuan3d.data.dataset import ShapeDataset
-from ablation.systems.hunyuan3d.data.sources import make_from_mesh, take_released
 from ablation.systems.hunyuan3d.network import ShapeGenerator
 from ablation.systems.hunyuan3d.settings import POINT_FEATURES, SystemSettings, source_of
 from ablation.systems.hunyuan3d.weights import DOWNLOAD, PARTS, UNTRAINED, load_weights, missing_parts
@@ -33,9 +34,9 @@ class System:
         """Fill the three networks from the released file."""
         load_weights({name: getattr(model, name) for name in PARTS}, files["weights"])
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute the blocks of the transformer."""
-        model.model.gradient_checkpointing(enabled)
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The blocks of the transformer."""
+        return model.model.blocks
 
     def samples(self, folders: Sequence[Path], train: bool) -> ShapeDataset:
         """Pictures of one split, each with its shape."""
@@ -61,10 +62,14 @@ class System:
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Shapes sampled from held-out pictures against the true ones; meshes and pictures of some in ``out``."""
+        from ablation.systems.hunyuan3d import judge
+
         return judge.evaluate(model, self.samples(folders, train=False), self.settings.evaluation, out, device)
 
     def preview(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> dict[str, float]:
         """The loss on fixed draws of held-out samples, and one of them as a mesh in ``out``."""
+        from ablation.systems.hunyuan3d import judge
+
         return judge.preview(model, self.samples(folders, train=False), self.settings.evaluation, out, device)
 
     def missing(self) -> list[str]:
@@ -80,6 +85,8 @@ class System:
     @staticmethod
     def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
         """``shape``: one shape in the released layout, from there or from a mesh."""
+        from ablation.systems.hunyuan3d.data.sources import make_from_mesh, take_released
+
         root = Path(part.settings["root"])
         if part.settings["source"] == "meshes":
             make_from_mesh(root / f"{part.name}.ply", part.name, part.settings, out)

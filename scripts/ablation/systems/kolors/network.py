@@ -52,13 +52,6 @@ class Kolors(nn.Module):
         """The loss of one of the :data:`OBJECTIVES` and its parts, for samples of the layout data set."""
         return OBJECTIVES[objective](self, batch)
 
-    def gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute the UNet's blocks, with what the adapter does in them."""
-        if enabled:
-            self.unet.enable_gradient_checkpointing()
-        else:
-            self.unet.disable_gradient_checkpointing()
-
     def prompt(self, tokens: Tensor, mask: Tensor) -> Prompt:
         """``tokens`` [B, L] where ``mask`` [B, L], read by the language model; without gradient."""
         return read_prompt(self.text_encoder, tokens, mask)

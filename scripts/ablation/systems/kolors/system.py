@@ -1,6 +1,10 @@
-"""The ``kolors`` system: what the trainer needs of Kolors with a layout adapter."""
+"""The ``kolors`` system: what the trainer needs of Kolors with a layout adapter.
+
+What prepares and what judges is loaded where it is used: libraries that training does without, seconds of its start.
+"""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -8,10 +12,8 @@ from torch import Tensor, nn
 
 from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
-from ablation.systems.kolors import evaluation
 from ablation.systems.kolors.architecture import TIME_IDS, TRAIN_STEPS
 from ablation.systems.kolors.data.dataset import LayoutDataset
-from ablation.systems.kolors.data.prepare import prepare
 from ablation.systems.kolors.data.tokens import Tokenizer
 from ablation.systems.kolors.network import Kolors
 from ablation.systems.kolors.objectives import OBJECTIVES
@@ -43,9 +45,13 @@ class System:
         load_network(model.text_encoder, files["text_encoder"], "text_encoder", sizes.text_encoder.config(), None)
         model.start()
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute the blocks of the UNet and the adapter."""
-        model.gradient_checkpointing(enabled)
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The blocks of the UNet, with what the adapter does in them."""
+        unet, found = model.unet, []
+        for part in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+            for resnet, attention in zip_longest(part.resnets, getattr(part, "attentions", ())):
+                found += [resnet, *(attention.transformer_blocks if attention else ())]
+        return found
 
     def samples(self, folders: Sequence[Path], train: bool) -> LayoutDataset:
         """The captioned pictures with boxes of one split."""
@@ -78,11 +84,15 @@ class System:
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Denoising in and outside boxes, captions, retrieval; pictures of some held-out layouts in ``out``."""
+        from ablation.systems.kolors import evaluation
+
         how, vae = self.settings.evaluation, Path(self.settings.model.folder("vae"))
         return evaluation.evaluate(model, self.samples(folders, train=False), vae, how, out, device)
 
     def preview(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> dict[str, float]:
         """The error of denoising on a few held-out layouts, and pictures of fewer."""
+        from ablation.systems.kolors import evaluation
+
         how, vae = self.settings.evaluation, Path(self.settings.model.folder("vae"))
         return evaluation.preview(model, self.samples(folders, train=False), vae, how, out, device)
 
@@ -98,4 +108,6 @@ class System:
     @staticmethod
     def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
         """``labels``: boxes by a vision-language model; ``layouts``: those that can be used; ``latents`` of their pictures."""
+        from ablation.systems.kolors.data.prepare import prepare
+
         prepare(part, needs, out)

@@ -4,13 +4,16 @@ The network predicts the clean actions. Noise follows the squared cosine of Nich
 """
 
 from math import pi
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablation.systems.rdt.model.runner import Observation
+
+if TYPE_CHECKING:
+    from diffusers import DPMSolverMultistepScheduler
 
 STEPS = 1000
 SAMPLING_STEPS = 5
@@ -47,8 +50,10 @@ def training_loss(model: nn.Module, observation: Observation, actions: Tensor, n
     return F.mse_loss(predicted.float(), actions.float())
 
 
-def solver(sampling_steps: int) -> DPMSolverMultistepScheduler:
+def solver(sampling_steps: int) -> "DPMSolverMultistepScheduler":
     """DPM-Solver++ of second order (Lu et al. 2022) set to ``sampling_steps``; its ``timesteps`` fall."""
+    from diffusers import DPMSolverMultistepScheduler
+
     scheduler = DPMSolverMultistepScheduler(
         num_train_timesteps=STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="sample"
     )

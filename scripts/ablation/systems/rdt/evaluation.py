@@ -15,7 +15,7 @@ from ablation.systems.rdt.data.unified import aloha_to_unified
 from ablation.systems.rdt.diffusion import sample
 from ablation.systems.rdt.encoders import ImageEncoder
 from ablation.systems.rdt.metrics import sample_errors, state_norm
-from ablation.systems.rdt.model.runner import Observation
+from ablation.systems.rdt.model.runner import Observation, observation_of
 from ablation.systems.rdt.policy import Policy
 from ablation.systems.rdt.settings import Evaluation, SystemSettings
 from ablation.systems.rdt.simulation.rollout import Rollout, rollouts
@@ -35,13 +35,6 @@ class Predicted(NamedTuple):
     """[N, H, 128]."""
     mask: Tensor
     """The slots in use [128]."""
-
-
-def observation_of(batch: dict[str, Tensor]) -> Observation:
-    """What the network is told in a batch of samples."""
-    return Observation(
-        batch["lang_tokens"], batch["lang_mask"], batch["img_tokens"], batch["state"], batch["mask"], batch["frequency"]
-    )
 
 
 def predict(model: nn.Module, samples: StepDataset, count: int, evaluation: Evaluation, device: torch.device) -> Predicted:

@@ -1,4 +1,7 @@
-"""The ``rdt`` system: what the trainer needs of RDT on the episodes of a robot."""
+"""The ``rdt`` system: what the trainer needs of RDT on the episodes of a robot.
+
+What prepares and what judges is loaded where it is used: libraries that training does without, seconds of its start.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -13,16 +16,10 @@ from ablation.systems.rdt.data.dataset import StepDataset
 from ablation.systems.rdt.data.episodes import count_steps, find_episodes, read_list, split, write_list
 from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, cache_bytes, embed_images, embed_texts
 from ablation.systems.rdt.diffusion import STEPS, training_loss
-from ablation.systems.rdt.encoders import ImageEncoder, unfit
-from ablation.systems.rdt.evaluation import by_item, drive, held_still, mean_of, observation_of, predict
-from ablation.systems.rdt.model.runner import RDTRunner
-from ablation.systems.rdt.pictures import save_actions
+from ablation.systems.rdt.model.runner import RDTRunner, observation_of
 from ablation.systems.rdt.settings import Data, SystemSettings
-from ablation.systems.rdt.simulation.record import record_episodes
 from ablation.systems.rdt.weights import DOWNLOAD as WEIGHTS_DOWNLOAD
 from ablation.systems.rdt.weights import load_weights
-from ablation.systems.released import encoder_device
-from ablation.systems.t5 import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +45,9 @@ class System:
         """Fill ``model`` from the released file."""
         load_weights(model, files["weights"])
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute every block."""
-        model.gradient_checkpointing(enabled)
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Every block."""
+        return model.model.blocks
 
     def samples(self, folders: Sequence[Path], train: bool) -> StepDataset:
         """The steps of the episodes of one split."""
@@ -82,6 +79,9 @@ class System:
 
     def evaluate(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> Evaluation:
         """Errors of predicted actions on held-out steps; where there is a simulation, also attempts at the task in it."""
+        from ablation.systems.rdt.evaluation import by_item, drive, held_still, mean_of, predict
+        from ablation.systems.rdt.pictures import save_actions
+
         settings, samples = self.settings, self.samples(folders, train=False)
         evaluation = settings.evaluation
         predicted = predict(model, samples, evaluation.samples, evaluation, device)
@@ -97,6 +97,9 @@ class System:
 
     def preview(self, model: nn.Module, folders: Sequence[Path], out: Path, device: torch.device) -> dict[str, float]:
         """Errors of predicted actions on a few held-out steps, and a picture of them."""
+        from ablation.systems.rdt.evaluation import mean_of, predict
+        from ablation.systems.rdt.pictures import save_actions
+
         samples = self.samples(folders, train=False)
         predicted = predict(model, samples, PREVIEWED, self.settings.evaluation, device)
         save_actions(out / "actions.png", predicted)
@@ -104,6 +107,8 @@ class System:
 
     def missing(self) -> list[str]:
         """Episodes, encoders and weights that are not there, or do not fit each other."""
+        from ablation.systems.rdt.encoders import unfit
+
         lines = self._missing_episodes() if self.settings.data.source == "aloha" else []
         lines += unfit(self.settings)
         if not Path(self.settings.model.weights).is_file():
@@ -123,6 +128,11 @@ class System:
     @staticmethod
     def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
         """``episodes``: examine them, or record them first; ``text``, ``image``: the embeddings of what they tell and show."""
+        from ablation.systems.rdt.encoders import ImageEncoder
+        from ablation.systems.rdt.simulation.record import record_episodes
+        from ablation.systems.released import encoder_device
+        from ablation.systems.t5 import TextEncoder
+
         if part.stage == "episodes":
             data = Data(**part.settings)
             root = out if data.source == "simulation" else Path(data.root)

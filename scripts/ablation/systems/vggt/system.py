@@ -1,6 +1,7 @@
 """The ``vggt`` system: what the trainer needs of VGGT on ETH3D-style scenes."""
 
 from collections.abc import Sequence
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -49,9 +50,11 @@ class System:
         """Fill ``model`` from the released file."""
         load_weights(model, files["weights"])
 
-    def set_gradient_checkpointing(self, model: nn.Module, enabled: bool) -> None:
-        """Recompute the blocks of trunk and aggregator."""
-        model.gradient_checkpointing(enabled)
+    def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The blocks of trunk, aggregator and camera head, and the depth head, some frames at a time."""
+        aggregator = model.aggregator
+        pairs = zip(aggregator.frame_blocks, aggregator.global_blocks, strict=True)
+        return [*aggregator.patch_embed.blocks, *chain(*pairs), *model.camera_head.trunk, model.depth_head]
 
     def samples(self, folders: Sequence[Path], train: bool) -> SequenceDataset:
         """Sequences of one split."""

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ablation.systems.hunyuan3d.model.attention import CrossAttention, SelfAttention
 from ablation.systems.hunyuan3d.model.moe import MixtureOfExperts
@@ -52,10 +51,3 @@ class Block(nn.Module):
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), condition)
         return x + getattr(self, self.last)(self.norm3(x))
-
-
-def run_block(block: Block, x: Tensor, condition: Tensor, skip: Tensor | None, checkpointing: bool) -> Tensor:
-    """Apply ``block``; with ``checkpointing`` its activations are recomputed in the backward pass."""
-    if checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, x, condition, skip, use_reentrant=False)
-    return block(x, condition, skip)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ablation.systems.hunyuan3d.model.block import EXPANSION, LAYER_NORM_EPS, Block, run_block
+from ablation.systems.hunyuan3d.model.block import EXPANSION, LAYER_NORM_EPS, Block
 from ablation.systems.hunyuan3d.model.time import TimeEmbedding
 from ablation.systems.hunyuan3d.settings import Architecture
 
@@ -35,11 +35,6 @@ class ShapeTransformer(nn.Module):
         self.t_embedder = TimeEmbedding(a.dim, EXPANSION * a.dim)
         self.blocks = nn.ModuleList(Block(a, skip=i > self.middle, moe=i >= a.depth - a.moe_layers) for i in range(a.depth))
         self.final_layer = FinalLayer(a.dim, a.channels)
-        self.checkpointing = False
-
-    def gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute the activations of every block in the backward pass."""
-        self.checkpointing = enabled
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Latents ``x`` [B, N, channels], times ``t`` [B], image tokens ``condition`` [B, L, D] -> velocity [B, N, channels].
@@ -51,7 +46,7 @@ class ShapeTransformer(nn.Module):
         x = torch.cat([time[:, None], self.x_embedder(x.to(dtype))], dim=1)
         outputs: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            x = run_block(block, x, condition, outputs.pop() if i > self.middle else None, self.checkpointing)
+            x = block(x, condition, outputs.pop() if i > self.middle else None)
             if i < self.middle:
                 outputs.append(x)
         return self.final_layer(x)

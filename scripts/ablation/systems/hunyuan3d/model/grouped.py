@@ -46,38 +46,51 @@ def group(experts: Tensor, count: int) -> Groups:
 
 
 def groupable(layers: Iterable[nn.Module]) -> bool:
-    """Whether :func:`grouped_linear` can stand for the layers' own forward passes: nothing took their place, they fit."""
+    """Whether :func:`grouped_linear` can stand for the layers' own forward passes: nothing took their place, they fit.
+
+    A layer whose weight is held in few bits does: it makes it when it is asked for.
+    """
     return all(
-        type(layer) is nn.Linear
-        and layer.weight.dtype in TYPES
-        and layer.in_features % WIDTHS == layer.out_features % WIDTHS == 0
+        (_quantised(layer) or _whole(layer)) and layer.in_features % WIDTHS == layer.out_features % WIDTHS == 0
         for layer in layers
     )
 
 
 def grouped_linear(x: Tensor, groups: Groups, layers: Sequence[nn.Linear]) -> Tensor:
     """Rows ``x`` [rows, in] through the layer of their group -> [rows, out], in :func:`compute_type`."""
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    x = x.to(compute_type(x.device.type, weights[0]))
-    return _GroupedLinear.apply(x, groups.ends, groups.owners, *weights, *biases)
+    x = x.to(compute_type(x.device.type, layers[0]))
+    weights = [None if _quantised(layer) else layer.weight for layer in layers]
+    return _GroupedLinear.apply(x, groups.ends, groups.owners, layers, *weights, *(layer.bias for layer in layers))
 
 
-def compute_type(device: str, weight: Tensor) -> torch.dtype:
-    """What a linear layer of this weight would compute in: autocast's type, else the weight's."""
-    autocast = device != "meta" and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if autocast else weight.dtype
+def _quantised(layer: nn.Module) -> bool:
+    return hasattr(layer, "quantised")
+
+
+def _whole(layer: nn.Module) -> bool:
+    """A plain layer with its weight, of a fitting type, on its device: one in host memory is no parameter."""
+    return type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter) and layer.weight.dtype in TYPES
+
+
+def compute_type(device: str, layer: nn.Module) -> torch.dtype:
+    """What this linear layer would compute in: autocast's type, else the weight's."""
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return layer.kind if _quantised(layer) else layer.weight.dtype
 
 
 class _GroupedLinear(torch.autograd.Function):
     """Keeps the layers' own weights for the backward pass, not the copy that the product is taken with."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, ends: Tensor, owners: Tensor, *parameters: Tensor) -> Tensor:
-        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        trained = any(ctx.needs_input_grad[3:])
+    def forward(
+        ctx, x: Tensor, ends: Tensor, owners: Tensor, layers: Sequence[nn.Module], *parameters: Tensor | None
+    ) -> Tensor:
+        weights, biases = parameters[: len(layers)], parameters[len(layers) :]
+        trained = any(ctx.needs_input_grad[4:])
         ctx.save_for_backward(x if trained else None, ends, owners, *weights)
-        ctx.types = [parameter.dtype for parameter in parameters]
-        out = torch.ops.ablation.grouped_mm(x, _stacked(weights, x.dtype).transpose(1, 2), ends)
+        ctx.layers, ctx.types = layers, [None if parameter is None else parameter.dtype for parameter in parameters]
+        out = torch.ops.ablation.grouped_mm(x, _weights(layers, weights, x.dtype).transpose(1, 2), ends)
         return out.add_(_stacked(biases, x.dtype).index_select(0, owners))
 
     @staticmethod
@@ -87,17 +100,29 @@ class _GroupedLinear(torch.autograd.Function):
         needed = ctx.needs_input_grad
         of_x, of_weights, of_biases = None, [None] * count, [None] * count
         if needed[0]:
-            of_x = torch.ops.ablation.grouped_mm(gradient, _stacked(weights, gradient.dtype), ends)
-        if any(needed[3 : 3 + count]):
+            of_x = torch.ops.ablation.grouped_mm(gradient, _weights(ctx.layers, weights, gradient.dtype), ends)
+        if any(needed[4 : 4 + count]):
             of_weights = torch.ops.ablation.grouped_mm(gradient.t(), x, ends).unbind()
-        if any(needed[3 + count :]):
+        if any(needed[4 + count :]):
             sums = gradient.new_zeros(count, gradient.shape[1], dtype=torch.float32)
             of_biases = sums.index_add(0, owners, gradient.float()).unbind()
         of_parameters = [
             value.to(dtype) if need else None
-            for value, dtype, need in zip([*of_weights, *of_biases], ctx.types, needed[3:], strict=True)
+            for value, dtype, need in zip([*of_weights, *of_biases], ctx.types, needed[4:], strict=True)
         ]
-        return of_x, None, None, *of_parameters
+        return of_x, None, None, None, *of_parameters
+
+
+def _weights(layers: Sequence[nn.Module], weights: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
+    """[E, out, in]; those of layers that hold them in few bits are made one at a time."""
+    if weights[0] is not None:
+        return _stacked(weights, dtype)
+    first = layers[0].made(dtype)
+    stacked = first.new_empty(len(layers), *first.shape)
+    stacked[0] = first
+    for place, layer in zip(stacked[1:], layers[1:], strict=True):
+        place.copy_(layer.made(dtype))
+    return stacked
 
 
 def _stacked(parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

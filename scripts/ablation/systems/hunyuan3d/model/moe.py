@@ -112,8 +112,9 @@ class MixtureOfExperts(nn.Module):
         """``x`` [B, N, C] -> [B, N, C].
 
         Experts of plain linear layers run as two grouped products over the T * k rows that were sent to them. Layers of odd
-        widths, or that something else has taken the place of (adapters), run as modules: each expert over all tokens,
-        weighted by zero where it was not chosen. Activations are then recomputed in the backward pass, one expert's at a time.
+        widths, in host memory, or that something else has taken the place of (adapters), run as modules: each expert over
+        all tokens, weighted by zero where it was not chosen. Activations are then recomputed in the backward pass, one
+        expert's at a time.
         """
         tokens = x.flatten(0, 1)
         routing = self.gate(tokens)
@@ -129,7 +130,7 @@ class MixtureOfExperts(nn.Module):
         """``x`` [T, C] -> [T, C], each token through its k experts only."""
         per_token = routing.experts.shape[1]
         groups = group(routing.experts.flatten(), len(self.experts))
-        x = x.to(compute_type(x.device.type, self.experts[0].net[2].weight))
+        x = x.to(compute_type(x.device.type, self.experts[0].net[2]))
         rows = x.new_zeros(groups.rows, x.shape[1]).index_copy(0, groups.places, x.repeat_interleave(per_token, dim=0))
         hidden = F.gelu(grouped_linear(rows, groups, [e.net[0].proj for e in self.experts]))
         out = grouped_linear(hidden, groups, [e.net[2] for e in self.experts])

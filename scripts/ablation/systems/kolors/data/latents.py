@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,6 +29,9 @@ from ablation.systems.kolors.data.images import read_image
 from ablation.systems.kolors.data.layouts import Layout
 from ablation.systems.kolors.weights import DOWNLOAD
 from ablation.systems.released import load_frozen
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 log = logging.getLogger(__name__)
 
@@ -70,20 +73,22 @@ class Latents:
         return {**self.__dict__, "_open": None}  # a map that crosses into another process would be copied into memory
 
 
-def load_vae(folder: Path, device: torch.device) -> AutoencoderKL:
+def load_vae(folder: Path, device: torch.device) -> "AutoencoderKL":
     """The autoencoder in ``folder``, frozen, in fp32: SDXL's gives NaN in fp16."""
+    from diffusers import AutoencoderKL
+
     how = {"use_safetensors": True, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     vae = load_frozen(AutoencoderKL, folder, DOWNLOAD, **how)
     vae.enable_slicing()
     return vae.to(device)
 
 
-def factor_of(vae: AutoencoderKL) -> int:
+def factor_of(vae: "AutoencoderKL") -> int:
     """Pixels a side of one latent cell."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def write_latents(layouts: Sequence[Layout], root: Path, vae: AutoencoderKL, resolution: int, out: Path) -> None:
+def write_latents(layouts: Sequence[Layout], root: Path, vae: "AutoencoderKL", resolution: int, out: Path) -> None:
     """The posteriors of all pictures of ``layouts``, each once; goes on where an interrupted writing of the same stopped.
 
     UserError where a picture has changed or the disk has no room.
@@ -107,7 +112,7 @@ def write_latents(layouts: Sequence[Layout], root: Path, vae: AutoencoderKL, res
 
 
 @torch.inference_mode()
-def encode(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> Tensor:
+def encode(vae: "AutoencoderKL", pictures: Sequence[Image.Image]) -> Tensor:
     """Mean and log variance of the posteriors of square ``pictures`` [N, 2, C, h, w], fp16, on the CPU."""
     pixels = torch.stack([torch.from_numpy(np.array(picture)) for picture in pictures]).permute(0, 3, 1, 2)
     posterior = vae.encode(pixels.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist

@@ -4,7 +4,6 @@ from math import log
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ablation.systems.rdt.model.layers import CrossAttention, Mlp, RmsNorm, SelfAttention
 from ablation.systems.rdt.model.positions import BASE, constant_table, image_table, sequence_table
@@ -76,7 +75,6 @@ class RDT(nn.Module):
         self.freq_embedder = NumberEmbedder(a.hidden_size)
         self.blocks = nn.ModuleList(Block(a.hidden_size, a.heads) for _ in range(a.depth))
         self.final_layer = FinalLayer(a.hidden_size, a.action_dim)
-        self.gradient_checkpointing = False
         self._initialise()
 
     def _initialise(self) -> None:
@@ -103,12 +101,5 @@ class RDT(nn.Module):
         img = img + self.img_cond_pos_embed
         for index, block in enumerate(self.blocks):
             condition, mask = (img, None) if index % 2 else (lang, lang_mask)
-            x = run_block(block, x, condition, mask, self.gradient_checkpointing)
+            x = block(x, condition, mask)
         return self.final_layer(x)[:, -self.horizon :]
-
-
-def run_block(block: Block, x: Tensor, condition: Tensor, mask: Tensor | None, checkpointing: bool) -> Tensor:
-    """Apply ``block``; with ``checkpointing`` its activations are recomputed in the backward pass."""
-    if checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, x, condition, mask, use_reentrant=False)
-    return block(x, condition, mask)

@@ -26,6 +26,13 @@ class Observation(NamedTuple):
     """[B], control frequency in Hz; 0 where unknown."""
 
 
+def observation_of(batch: dict[str, Tensor]) -> Observation:
+    """What the network is told in a batch of samples."""
+    return Observation(
+        batch["lang_tokens"], batch["lang_mask"], batch["img_tokens"], batch["state"], batch["mask"], batch["frequency"]
+    )
+
+
 class Conditions(NamedTuple):
     """An observation in the width of the network."""
 
@@ -50,10 +57,6 @@ class RDTRunner(nn.Module):
         self.lang_adaptor = adaptor(a.adaptors.lang, a.lang_dim, a.hidden_size)
         self.img_adaptor = adaptor(a.adaptors.img, a.img_dim, a.hidden_size)
         self.state_adaptor = adaptor(a.adaptors.state, 2 * a.action_dim, a.hidden_size)  # the vector and its mask
-
-    def gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute the activations of every block in the backward pass."""
-        self.model.gradient_checkpointing = enabled
 
     def forward(self, noisy: Tensor, steps: Tensor, observation: Observation) -> Tensor:
         """``noisy`` actions [B, H, A] at the diffusion ``steps`` [B] -> clean actions [B, H, A], in the compute type."""

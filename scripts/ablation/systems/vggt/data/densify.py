@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import Delaunay, QhullError
 
 MAX_EDGE = 0.15  # of the image's diagonal: longer triangles span what no point supports
 MAX_DEPTH_RATIO = 1.25  # between the corners of a triangle: steeper ones bridge an occlusion edge
@@ -13,6 +12,8 @@ def densify(points: NDArray[np.float32], height: int, width: int) -> NDArray[np.
 
     On a plane inverse depth is affine in the pixel, so a triangle on a wall is reconstructed exactly.
     """
+    from scipy.spatial import Delaunay, QhullError  # only here: training reads what was made of it
+
     dense = np.zeros((height, width), np.float32)
     if len(points) < 3:
         return dense

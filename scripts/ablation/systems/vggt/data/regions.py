@@ -6,7 +6,6 @@ the inverse depth itself, tells walls from window reveals, frames and edges.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 UNKNOWN, PLANAR, DETAIL = 0, 1, 2
 
@@ -17,6 +16,8 @@ MIN_VALID = 0.6  # share of a window that must have depth
 
 def regions_of(depth: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Label each pixel of ``depth`` [H, W] (metres, 0: none) as planar, detail or unknown."""
+    from scipy.ndimage import uniform_filter  # only here: training reads what was made of it
+
     valid = depth > 0
     inverse = np.where(valid, 1 / np.where(valid, depth, 1), 0).astype(np.float64)
     y, x = np.mgrid[: depth.shape[0], : depth.shape[1]].astype(np.float64)

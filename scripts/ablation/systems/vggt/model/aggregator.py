@@ -5,7 +5,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from ablation.systems.vggt.model.layers import Block, run_block
+from ablation.systems.vggt.model.layers import Block
 from ablation.systems.vggt.model.prefix import PATCHES, Size, State, level, start_of, tokens_after
 from ablation.systems.vggt.model.rope import Rotation, grid_positions, rotation_of
 from ablation.systems.vggt.model.vit import VisionTransformer
@@ -35,7 +35,6 @@ class Aggregator(nn.Module):
         nn.init.normal_(self.register_token, std=1e-6)
         self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.gradient_checkpointing = False
 
     @staticmethod
     def _block(a: Architecture) -> Block:
@@ -67,17 +66,14 @@ class Aggregator(nn.Module):
         within, across = self._rotations(size, frames, tokens.device)
         kept = {name: value for name, value in state.items() if name not in (PATCHES, tokens_after(start))}
         for depth in range(start, stop):
-            of_frame = self._run(self.frame_blocks[depth], tokens.reshape(batch * frames, count, dim), within)
-            tokens = self._run(self.global_blocks[depth], of_frame.reshape(batch, frames * count, dim), across)
+            of_frame = self.frame_blocks[depth](tokens.reshape(batch * frames, count, dim), within)
+            tokens = self.global_blocks[depth](of_frame.reshape(batch, frames * count, dim), across)
             if depth in keep:
                 both = [of_frame.view(batch, frames, count, dim), tokens.view(batch, frames, count, dim)]
                 kept[level(depth)] = torch.cat(both, dim=-1)
         if stop < len(self.frame_blocks):
             kept[tokens_after(stop)] = tokens.view(batch, frames, count, dim)
         return kept
-
-    def _run(self, block: Block, tokens: Tensor, rotation: Rotation) -> Tensor:
-        return run_block(block, tokens, rotation, self.gradient_checkpointing)
 
     def _with_special(self, patches: Tensor) -> Tensor:
         """``patches`` [B, S, N, C] behind camera and register tokens."""

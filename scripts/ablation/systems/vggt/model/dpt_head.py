@@ -11,7 +11,7 @@ from ablation.systems.vggt.settings import Architecture
 POSITION_GAIN = 0.1
 POSITION_BASE = 100.0
 OUTPUT_HIDDEN = 32
-FRAMES_AT_ONCE = 8  # frames go through the head in chunks, which bounds its memory at inference
+PIXELS_AT_ONCE = 518 * 518  # of a sequence's frames, which go through the head in chunks: at the released size, one by one
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -74,17 +74,7 @@ class DPTHead(nn.Module):
             nn.Conv2d(OUTPUT_HIDDEN, out_channels, 1),
         )
 
-    def forward(self, tokens: Sequence[Tensor | None], height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Tokens [B, S, P, 2C] by depth -> values [B, S, H, W, out_channels - 1] and confidence [B, S, H, W] (> 1)."""
-        frames = tokens[self.layers[0]].shape[1]
-        chunks = [
-            self._decode([tokens[i][:, start : start + FRAMES_AT_ONCE] for i in self.layers], height, width)
-            for start in range(0, frames, FRAMES_AT_ONCE)
-        ]
-        raw = torch.cat(chunks, dim=1) if len(chunks) > 1 else chunks[0]
-        return self.activation(raw[..., :-1]), 1 + raw[..., -1].exp()
-
-    def _decode(self, levels: list[Tensor], height: int, width: int) -> Tensor:
+    def forward(self, levels: Sequence[Tensor], height: int, width: int) -> Tensor:
         """Four levels of tokens [B, S, P, 2C] -> raw output [B, S, H, W, out_channels]."""
         batch, frames = levels[0].shape[:2]
         rows, columns = height // self.patch_size, width // self.patch_size
@@ -106,6 +96,18 @@ class DPTHead(nn.Module):
         x = s.refinenet2(x, two, size_of(one))
         height, width = size_of(one)
         return s.refinenet1(x, one, (2 * height, 2 * width))
+
+
+def dense(head: DPTHead, tokens: Sequence[Tensor | None], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Tokens [B, S, P, 2C] by depth -> values [B, S, H, W, out_channels - 1] and confidence [B, S, H, W] (> 1).
+
+    The frames go through ``head`` in chunks: what it holds of one, 1.3 GB at 518 x 518, it need not hold of the next, at
+    inference or where it is recomputed in the backward pass. How many a chunk has depends on the frames' size alone.
+    """
+    at_once = max(1, PIXELS_AT_ONCE // (height * width))
+    chunks = zip(*(tokens[layer].split(at_once, dim=1) for layer in head.layers), strict=True)
+    raw = torch.cat([head(levels, height, width) for levels in chunks], dim=1)
+    return head.activation(raw[..., :-1]), 1 + raw[..., -1].exp()
 
 
 def size_of(x: Tensor) -> tuple[int, int]:

@@ -6,7 +6,6 @@ Parameter names follow the released checkpoint (``attn.qkv``, ``mlp.fc1``, ``ls1
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ablation.systems.vggt.model.rope import Rotation, rotate
 
@@ -73,10 +72,3 @@ class Block(nn.Module):
         """``x`` [B, N, C] -> [B, N, C]."""
         x = x + self.ls1(self.attn(self.norm1(x), rotation))
         return x + self.ls2(self.mlp(self.norm2(x)))
-
-
-def run_block(block: Block, x: Tensor, rotation: Rotation | None, checkpointing: bool) -> Tensor:
-    """Apply ``block``; with ``checkpointing`` its activations are recomputed in the backward pass."""
-    if checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, x, rotation, use_reentrant=False)
-    return block(x, rotation)

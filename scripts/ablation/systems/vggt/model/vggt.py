@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ablation.rounds import rounds
 from ablation.systems.vggt.model.aggregator import Aggregator
 from ablation.systems.vggt.model.camera_head import CameraHead
-from ablation.systems.vggt.model.dpt_head import DPTHead
+from ablation.systems.vggt.model.dpt_head import DPTHead, dense
 from ablation.systems.vggt.model.prefix import Size, State, frozen_depths, level, stacked, start_of
 from ablation.systems.vggt.settings import Architecture
 
@@ -45,11 +45,6 @@ class VGGT(nn.Module):
         self.frozen = frozen_depths(self.aggregator)
         return super().train(mode)
 
-    def gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute the activations of every transformer block of trunk and aggregator in the backward pass."""
-        self.aggregator.gradient_checkpointing = enabled
-        self.aggregator.patch_embed.gradient_checkpointing = enabled
-
     def forward(
         self, images: Tensor | None, heads: Sequence[Head] = HEADS, state: State | None = None, size: Size | None = None
     ) -> dict[str, Tensor | list[Tensor]]:
@@ -71,9 +66,9 @@ class VGGT(nn.Module):
                 out["pose_enc_list"] = self.camera_head(tokens[self.last].to(self.camera_head.token_norm.weight.dtype))
                 out["pose_enc"] = out["pose_enc_list"][-1]
             if "depth" in heads:
-                out["depth"], out["depth_conf"] = self.depth_head(tokens, height, width)
+                out["depth"], out["depth_conf"] = dense(self.depth_head, tokens, height, width)
             if "point" in heads:
-                out["world_points"], out["world_points_conf"] = self.point_head(tokens, height, width)
+                out["world_points"], out["world_points_conf"] = dense(self.point_head, tokens, height, width)
         return out
 
     def kept(self, heads: Sequence[Head]) -> set[int]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablation.systems.vggt.model.layers import Block, run_block
+from ablation.systems.vggt.model.layers import Block
 
 LAYER_NORM_EPS = 1e-6  # DINOv2's; the rest of VGGT keeps PyTorch's default of 1e-5
 
@@ -35,7 +35,6 @@ class VisionTransformer(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, dim))  # in the checkpoint, used by no forward pass
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, layer_scale=1.0, eps=LAYER_NORM_EPS) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.gradient_checkpointing = False
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.normal_(self.register_tokens, std=1e-6)
@@ -50,7 +49,7 @@ class VisionTransformer(nn.Module):
         registers = self.register_tokens.expand(count, -1, -1)
         x = torch.cat([cls_token, registers, patches + patch_positions], dim=1)
         for block in self.blocks:
-            x = run_block(block, x, None, self.gradient_checkpointing)
+            x = block(x)
         return self.norm(x)[:, 1 + self.register_tokens.shape[1] :]
 
     def _positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,29 @@
+"""Loading the libraries of a training: most of the time before the first step of a short one."""
+
+import gc
+import sys
+from importlib import import_module
+
+from ablation.sweep import Run
+
+OPTIMIZER = "torch._dynamo"  # which torch loads with the first optimizer, whether anything is compiled or not
+
+
+def load_libraries(run: Run) -> None:
+    """Import what training ``run`` needs; nothing where a process has it already.
+
+    What is imported stays. Python would look again and again for garbage among all that is made meanwhile, a quarter of the
+    time, and later whenever it looks; here it does neither.
+    """
+    if OPTIMIZER in sys.modules:
+        return
+    gc.disable()
+    try:
+        import_module("ablation.training.trainer")
+        import_module(f"ablation.systems.{run.settings.system}.system")
+        import_module(OPTIMIZER)
+        if run.strategy.train.lora is not None:
+            import_module("peft")
+    finally:
+        gc.freeze()
+        gc.enable()
