@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import weakref
 from collections.abc import Sequence
 from itertools import islice
@@ -14,7 +13,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 from ablation.evaluation import evaluate
-from ablation.prefix.cache import INDEX, MARK, OUTPUTS, Filling, digest_of
+from ablation.prefix.cache import INDEX, MARK, OUTPUTS, Cache, Filling, digest_of
 from ablation.prefix.fill import fill
 from ablation.prefix.identity import identity_of, system_for
 from ablation.prefix.uses import held_out_uses, training_uses
@@ -254,34 +253,54 @@ def test_a_limit_that_takes_little_keeps_the_held_out_samples(lab):
     assert {digest_of(held_out[Draw(0, 0, 0, i)]["images"]) for i in range(len(held_out))} <= known.keys()
 
 
-@pytest.mark.parametrize("fault", ["index", "cut short", "changed", "weights", "precision", "version", "threads", "gone"])
-def test_a_damaged_or_foreign_cache_is_told_and_not_read(lab, trunks, caplog, fault):
-    runs = lab.runs(["A"])
-    prefix = lab.cache(lab.runs(["A"], seed=[0, 1]))
-    run, outputs, index = runs[0], prefix / OUTPUTS, json.loads((prefix / INDEX).read_text())
-    del trunks[:]
-    without = finished(lab.trainer(run, "without"))
-    computed = sum(trunks)
-    del trunks[:]
+IDENTITY = {"weights": "w", "precision": "fp32", "device": [{"threads": 1}]}
+NUMBERS = [torch.full((2, 3), float(number)) for number in range(4)]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A cache of four inputs at two cuts."""
+    filling = Filling(tmp_path, 2**20)
+    for value in NUMBERS:
+        assert filling.add(value, {0: {"near": value[None] + 1}, 2: {"far": value[None].bfloat16()}})
+    filling.close(IDENTITY)
+    return tmp_path
+
+
+def test_what_is_kept_comes_back_at_the_deepest_cut_that_is_not_beyond(small):
+    deep, shallow = Cache(small, IDENTITY, 2)(NUMBERS), Cache(small, IDENTITY, 1)(NUMBERS)
+    assert all(torch.equal(one["far"], value[None].bfloat16()) for one, value in zip(deep, NUMBERS, strict=True))
+    assert all(torch.equal(one["near"], value[None] + 1) for one, value in zip(shallow, NUMBERS, strict=True))
+    assert Cache(small, IDENTITY, 2)([*NUMBERS, torch.zeros(3, 2)]) is None, "the same bytes in another shape"
+
+
+@pytest.mark.parametrize("fault", ["index", "empty", "cut short", "changed", *IDENTITY])
+def test_a_damaged_or_foreign_cache_is_told_and_not_read(small, caplog, fault):
+    index, outputs = small / INDEX, small / OUTPUTS
     match fault:
         case "index":
-            (prefix / INDEX).write_text((prefix / INDEX).read_text()[:-40])
+            index.write_text(index.read_text()[:-40])
+        case "empty":
+            index.write_text("{}")
         case "cut short":
             outputs.write_bytes(outputs.read_bytes()[:-1])
         case "changed":
-            content = bytearray(outputs.read_bytes())
-            content[::64] = bytes(len(content[::64]))
-            outputs.write_bytes(content)
-        case "gone":
-            shutil.rmtree(prefix)
-        case _:
-            key = {"version": "torch", "threads": "device"}.get(fault, fault)
-            index["identity"][key] = "another"
-            (prefix / INDEX).write_text(json.dumps(index))
+            outputs.write_bytes(bytes(len(outputs.read_bytes())))
+    identity = {**IDENTITY, fault: "another"} if fault in IDENTITY else IDENTITY
     with caplog.at_level(logging.WARNING):
-        same(without, finished(lab.trainer(run, "with", prefix)))
+        assert Cache(small, identity, 2)(NUMBERS[1:]) is None
+    assert "computed" in caplog.text
+
+
+def test_a_run_computes_what_is_damaged(lab, trunks):
+    run, prefix = lab.runs(["A"])[0], lab.cache(lab.runs(["A"], seed=[0, 1]))
+    del trunks[:]
+    without = finished(lab.trainer(run, "without"))
+    computed = sum(trunks)
+    (prefix / OUTPUTS).write_bytes(bytes((prefix / OUTPUTS).stat().st_size))
+    del trunks[:]
+    same(without, finished(lab.trainer(run, "with", prefix)))
     assert sum(trunks) == computed
-    assert fault == "gone" or "computed" in caplog.text
 
 
 # --- who shares what --------------------------------------------------------------------------------------------------

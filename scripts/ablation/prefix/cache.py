@@ -28,8 +28,9 @@ Outputs = dict[str, Tensor]
 
 def digest_of(value: Tensor) -> str:
     """Names an input on the CPU by its content."""
-    array = value.contiguous().numpy()
-    return hashlib.blake2b(array.data, digest_size=16, person=str(array.shape).encode()[:16]).hexdigest()
+    found = hashlib.blake2b(f"{value.dtype} {tuple(value.shape)} ".encode(), digest_size=16)
+    found.update(value.contiguous().numpy().data)
+    return found.hexdigest()
 
 
 class Cache:
