@@ -195,8 +195,8 @@ def judge(run: Run, args: argparse.Namespace, held: Lease) -> None:
         release_memory(device)
         hold_to_share(held.share_gib, device)
         weights = dict(args.weights)
-        system = system_for(run, args.prefixes, weights, args.hashes, device)
         try:
+            system = system_for(run, args.prefixes, weights, args.hashes, device)
             conclude(run, system, args.folder, args.base, weights, args.data, device)
         except RuntimeError as error:
             if held.share is None or not is_out_of_memory(error):

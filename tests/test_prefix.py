@@ -2,9 +2,9 @@
 
 import json
 import logging
-import shutil
 import weakref
 from collections.abc import Sequence
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 from ablation.evaluation import evaluate
-from ablation.prefix.cache import INDEX, MARK, OUTPUTS, Filling, digest_of
+from ablation.prefix.cache import INDEX, MARK, OUTPUTS, Cache, Filling, digest_of
 from ablation.prefix.fill import fill
 from ablation.prefix.identity import identity_of, system_for
 from ablation.prefix.uses import held_out_uses, training_uses
@@ -72,7 +72,7 @@ def lab(tmp_path, tiny, vggt, folders):
                 "augment": augment or {}, **(data or {}),
             },
             "model": {"weights": str(weights["weights"]), "architecture": tiny.model_dump(mode="json")},
-            "training": {"steps": 4, "checkpoint_every": 2, "preview_every": 4, **(training or {})},
+            "training": {"steps": 5, "checkpoint_every": 3, "preview_every": 5, **(training or {})},
             "compute": {"threads": 1, "workers": 0},
             "strategies": STRATEGIES,
             "sweep": {"strategy": list(strategy), "rank": 4, "precision": "fp32", "batch": 2, **axes},
@@ -155,7 +155,7 @@ def test_losses_gradients_weights_and_metrics_are_the_same(lab, trunks, strategy
     without = finished(lab.trainer(run, "without")), lab.judged(run, "without"), lab.judged(run, None)
     del trunks[:]
     reading = finished(lab.trainer(run, "with", prefix)), lab.judged(run, "with", prefix), lab.judged(run, None, prefix)
-    assert not trunks, "all was read"
+    assert trunks == [3] * 2 * 2, "all was read but for two steps of two sequences"
     same(without[0], reading[0])
     assert without[1:] == reading[1:]
 
@@ -169,7 +169,7 @@ def test_a_run_that_died_reads_on_where_it_stopped(lab, monkeypatch):
 
     def die(step, *rest):
         record(step, *rest)
-        if step == 2:
+        if step == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(first, "_record", die)
@@ -177,7 +177,7 @@ def test_a_run_that_died_reads_on_where_it_stopped(lab, monkeypatch):
         first.train()
     first.meter.report()
     resumed = lab.trainer(run, "cut", prefix)
-    assert resumed.start == 2
+    assert resumed.start == 3
     same(whole, finished(resumed))
 
 
@@ -193,11 +193,22 @@ def test_what_was_read_is_given_up_after_the_forward_pass(lab):
     """As what is computed is, so that a step that reads needs no more memory than the one that is predicted."""
     runs = lab.runs(["A"], seed=[0, 1])
     trainer = lab.trainer(runs[0], "run", lab.cache(runs))
-    batch = next(iter(trainer._loader(0)))
+    batch = next(islice(trainer._loader(0), 2, None))
     assert {name for name in batch if name.startswith(MARK)} == {f"{MARK}level.{depth}" for depth in range(4)}
     held = [weakref.ref(value) for name, value in batch.items() if name.startswith(MARK)]
     objective = trainer.system.objective(trainer.model, batch, "total")
     assert objective.loss.requires_grad and all(one() is None for one in held) and "images" not in batch
+
+
+def test_measured_memory_is_that_of_computing_all(lab):
+    runs = lab.runs(["A"], seed=[0, 1])
+    prefix = lab.cache(runs)
+    without, reading = (lab.trainer(runs[0], name, of) for name, of in (("without", None), ("with", prefix)))
+    peaks = []
+    for trainer in (without, reading):
+        finished(trainer)
+        peaks.append(trainer.meter.report())
+    assert peaks[0] == peaks[1]
 
 
 # --- what is not there ------------------------------------------------------------------------------------------------
@@ -229,7 +240,7 @@ def test_the_limit_holds_and_deeper_cuts_make_room_for_all_samples(lab, trunks):
     without = finished(lab.trainer(runs[0], "without"))
     del trunks[:]
     same(without, finished(lab.trainer(runs[0], "with", prefix)))
-    assert not trunks, "A goes on from the shallower cut"
+    assert trunks == [3] * 2 * 2, "A goes on from the shallower cut"
 
 
 def test_a_limit_that_takes_little_keeps_the_held_out_samples(lab):
@@ -242,34 +253,54 @@ def test_a_limit_that_takes_little_keeps_the_held_out_samples(lab):
     assert {digest_of(held_out[Draw(0, 0, 0, i)]["images"]) for i in range(len(held_out))} <= known.keys()
 
 
-@pytest.mark.parametrize("fault", ["index", "cut short", "changed", "weights", "precision", "version", "threads", "gone"])
-def test_a_damaged_or_foreign_cache_is_told_and_not_read(lab, trunks, caplog, fault):
-    runs = lab.runs(["A"])
-    prefix = lab.cache(lab.runs(["A"], seed=[0, 1]))
-    run, outputs, index = runs[0], prefix / OUTPUTS, json.loads((prefix / INDEX).read_text())
-    del trunks[:]
-    without = finished(lab.trainer(run, "without"))
-    computed = sum(trunks)
-    del trunks[:]
+IDENTITY = {"weights": "w", "precision": "fp32", "device": [{"threads": 1}]}
+NUMBERS = [torch.full((2, 3), float(number)) for number in range(4)]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A cache of four inputs at two cuts."""
+    filling = Filling(tmp_path, 2**20)
+    for value in NUMBERS:
+        assert filling.add(value, {0: {"near": value[None] + 1}, 2: {"far": value[None].bfloat16()}})
+    filling.close(IDENTITY)
+    return tmp_path
+
+
+def test_what_is_kept_comes_back_at_the_deepest_cut_that_is_not_beyond(small):
+    deep, shallow = Cache(small, IDENTITY, 2)(NUMBERS), Cache(small, IDENTITY, 1)(NUMBERS)
+    assert all(torch.equal(one["far"], value[None].bfloat16()) for one, value in zip(deep, NUMBERS, strict=True))
+    assert all(torch.equal(one["near"], value[None] + 1) for one, value in zip(shallow, NUMBERS, strict=True))
+    assert Cache(small, IDENTITY, 2)([*NUMBERS, torch.zeros(3, 2)]) is None, "the same bytes in another shape"
+
+
+@pytest.mark.parametrize("fault", ["index", "empty", "cut short", "changed", *IDENTITY])
+def test_a_damaged_or_foreign_cache_is_told_and_not_read(small, caplog, fault):
+    index, outputs = small / INDEX, small / OUTPUTS
     match fault:
         case "index":
-            (prefix / INDEX).write_text((prefix / INDEX).read_text()[:-40])
+            index.write_text(index.read_text()[:-40])
+        case "empty":
+            index.write_text("{}")
         case "cut short":
             outputs.write_bytes(outputs.read_bytes()[:-1])
         case "changed":
-            content = bytearray(outputs.read_bytes())
-            content[::64] = bytes(len(content[::64]))
-            outputs.write_bytes(content)
-        case "gone":
-            shutil.rmtree(prefix)
-        case _:
-            key = {"version": "torch", "threads": "device"}.get(fault, fault)
-            index["identity"][key] = "another"
-            (prefix / INDEX).write_text(json.dumps(index))
+            outputs.write_bytes(bytes(len(outputs.read_bytes())))
+    identity = {**IDENTITY, fault: "another"} if fault in IDENTITY else IDENTITY
     with caplog.at_level(logging.WARNING):
-        same(without, finished(lab.trainer(run, "with", prefix)))
+        assert Cache(small, identity, 2)(NUMBERS[1:]) is None
+    assert "computed" in caplog.text
+
+
+def test_a_run_computes_what_is_damaged(lab, trunks):
+    run, prefix = lab.runs(["A"])[0], lab.cache(lab.runs(["A"], seed=[0, 1]))
+    del trunks[:]
+    without = finished(lab.trainer(run, "without"))
+    computed = sum(trunks)
+    (prefix / OUTPUTS).write_bytes(bytes((prefix / OUTPUTS).stat().st_size))
+    del trunks[:]
+    same(without, finished(lab.trainer(run, "with", prefix)))
     assert sum(trunks) == computed
-    assert fault == "gone" or "computed" in caplog.text
 
 
 # --- who shares what --------------------------------------------------------------------------------------------------
@@ -296,7 +327,7 @@ def test_uses_are_counted_over_epochs_ranks_and_seeds(lab):
         samples = load_system(runs[0].settings).samples(lab.folders, train=True)
         return len(samples), [use.count for use in training_uses(runs, samples)]
 
-    steps = 4 * 2  # samples of a run
+    steps = 5 * 2  # samples of a run
     size, found = counts()
     assert sum(found) == steps and len(found) == size, "a run of several epochs"
     assert sum(counts(seed=[0, 1], rank=[4, 8])[1]) == 4 * steps

@@ -18,7 +18,10 @@ from ablation.systems import settings_class
 MOST_COMBINATIONS = 100_000  # of the axes, before `keep` and `exclude`
 MOST_RUNS = 10_000  # Snakemake takes 10 s to look at so many
 
-CHANGES_NOTHING_FROZEN = {"train", "lr", "gradient_checkpointing", "backward", "optimizer", "trained_weights", "fused_backward"}
+CHANGES_NOTHING_FROZEN = {
+    *("train", "lr", "gradient_checkpointing", "host", "backward"),
+    *("optimizer", "trained_weights", "fused_backward"),
+}  # of a strategy
 _CUTS: dict[tuple[int, int], tuple[Settings, Strategy, int | None]] = {}  # holds what its keys are the ids of
 NOT_OF_TRAINING = {"title", "evaluation", "compute"}  # settings whose change retrains nothing
 

@@ -69,7 +69,7 @@ class SequenceDataset:
     def __getitems__(self, draws: Sequence[Draw]) -> list[dict[str, Tensor]]:
         """The samples of a batch; in place of their images what the frozen part of the network makes of them, if known."""
         samples = [self[draw] for draw in draws]
-        return self.cache.instead_of(INPUT, samples) if self.cache else samples
+        return self.cache.instead_of(INPUT, samples, (draws[0].epoch, draws[0].step)) if self.cache else samples
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         """The sample that ``draw`` asks for; all randomness comes from it."""
