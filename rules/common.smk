@@ -77,7 +77,7 @@ def run_of(wildcards):
 
 
 def of_run(value, runs=None):
-    """What a rule needs of its run. A constant where it is the same for all: Snakemake asks a function many times a job.
+    """What a job needs of its run. A constant where it is the same for all, since Snakemake asks a function many times a job.
 
     ``runs``: where fewer than all stand for all, as those of :data:`SETTINGS` do for what depends on settings alone.
     """
