@@ -91,6 +91,23 @@ def base_run(wildcards):
     return BASES[study_of(wildcards), wildcards.base]
 
 
+@cache
+def prefix_runs(study):
+    """A run of each prefix."""
+    return {run.prefix: run for run in RUNS[study].values()}
+
+
+def prefix_run(wildcards):
+    return prefix_runs(wildcards.study)[wildcards.prefix]
+
+
+def prefix_of(wildcards, run):
+    """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
+    study = wildcards.study
+    known = run.prefix is not None and study in STUDIES
+    return [f"{folder(study)}/prefix/{run.prefix}"] if known else []
+
+
 def reference_of(study):
     """The folder of the results that are verified."""
     return REFERENCE or Path(folder(study))
