@@ -2,23 +2,6 @@
 # them. Every run with such a part has this input, used or not: what a run waits for must not change with the other runs.
 
 
-@cache
-def prefix_runs(study):
-    """A run of each prefix."""
-    return {run.prefix: run for run in RUNS[study].values()}
-
-
-def prefix_run(wildcards):
-    return prefix_runs(wildcards.study)[wildcards.prefix]
-
-
-def prefix_of(wildcards, run):
-    """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
-    study = wildcards.study
-    known = run.prefix is not None and study in STUDIES
-    return [f"{folder(study)}/prefix/{run.prefix}"] if known else []
-
-
 rule cache_prefix:
     input:
         weights=lambda w: weights_of(prefix_run(w)),
