@@ -1,4 +1,4 @@
-"""What the first step of a compiled model takes: CPU seconds when the forward pass is compiled whole, and by its repeated blocks.
+"""What a compiled model costs before its first step ends: CPU seconds, compiled whole and by its repeated blocks.
 
     python benchmarks/compile_regions.py [--only dit-images] [--record]
 
