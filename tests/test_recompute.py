@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import small_vggt
 import torch
 from conftest import ROOT
 from torch import nn
@@ -20,6 +21,7 @@ from ablation.vram.budget import CONTEXT_GIB
 from ablation.vram.predict import Predictor
 from ablation.vram.replay import allocated_peak
 from ablation.vram.step import count_recomputable, trace_step
+from ablation.yamlfile import dump_yaml
 
 CPU, ADA = torch.device("cpu"), "8.9"
 HOST = {  # frozen modules of each system, without a gradient through them and with one
@@ -133,3 +135,20 @@ def test_auto_takes_the_fewest_blocks_that_fit(tmp_path):
         kept = Predictor([run], card(gib), tmp_path)
         assert kept.settled(run) == settled and kept.traces.traced == 0
     assert 1 < lines[2] <= 3
+
+
+def test_a_run_that_leaves_it_to_its_card_ends_bitwise_equal(scene_root, vggt, tiny, tmp_path):
+    root = small_vggt.prepare(scene_root, vggt, tmp_path)
+    plain, lean = (
+        small_vggt.run_of(root, tiny, how=how)
+        for how in (None, {"gradient_checkpointing": "auto", "host": ["aggregator", "camera_head"]})
+    )
+    small, cards = card(0.05), tmp_path / "cards"  # which cuBLAS alone would fill: nothing fits, so all is recomputed
+    cards.mkdir()
+    (cards / "rtx4090.yaml").write_text(dump_yaml(small.model_dump(mode="json")))
+    count = Predictor([lean], small).settled(lean).strategy.gradient_checkpointing
+    done = small_vggt.train(plain, root, "plain"), small_vggt.train(lean, root, "lean", cards=cards)
+    assert [each.returncode for each in done] == [0, 0], done[1].stderr
+    assert count == count_recomputable(lean) > 8 and f"recomputed to fit the card: the last {count} blocks" in done[1].stderr
+    (_, losses, adapter), (_, again, same) = (small_vggt.result(root, folder) for folder in ("plain", "lean"))
+    assert losses == again and all(torch.equal(adapter[name], same[name]) for name in adapter)
