@@ -1,5 +1,6 @@
-# What a frozen part of a network makes of the inputs: once for all runs of a study that share it, and gone with the last of
-# them. Every run with such a part has this input, used or not: what a run waits for must not change with the other runs.
+# What a frozen part of a network makes of the inputs: once for all runs of a study that share it. Every run with such a part has
+# this input, used or not: what a run waits for must not change with the other runs. It is ancient, so that making it anew for
+# new runs runs no other again; that holds only of what is there, so it is not temp.
 
 
 @cache
@@ -10,6 +11,12 @@ def prefix_runs(study):
 
 def prefix_run(wildcards):
     return prefix_runs(wildcards.study)[wildcards.prefix]
+
+
+def prefix_sharing(wildcards):
+    """What a change of makes the cache anew: the runs that share it."""
+    runs = RUNS[wildcards.study].values()
+    return short_hash([run.id for run in runs if run.prefix == wildcards.prefix])
 
 
 def prefix_of(wildcards, run):
@@ -24,7 +31,7 @@ rule cache_prefix:
         weights=lambda w: weights_of(prefix_run(w)),
         data=lambda w: data_of(prefix_run(w)),
     output:
-        temp(directory("results/{scale}/{study}/prefix/{prefix}")),
+        directory("results/{scale}/{study}/prefix/{prefix}"),
     log:
         "results/{scale}/{study}/logs/prefix/{prefix}.log",
     conda:
@@ -36,6 +43,8 @@ rule cache_prefix:
         runtime=lambda w: prefix_run(w).settings.compute.runtime_min,
     params:
         weights=lambda w: weight_arguments(prefix_run(w)),
+        sharing=lambda w: prefix_sharing(w),
+        limit=lambda w: prefix_run(w).settings.compute.prefix_cache_gib,
     message:
         "compute once what is frozen, {wildcards.prefix}"
     shell:
