@@ -1,13 +1,40 @@
-# What a frozen part of a network makes of the inputs: once for all runs of a study that share it, and gone with the last of
-# them. Every run with such a part has this input, used or not: what a run waits for must not change with the other runs.
+# What a frozen part of a network makes of the inputs: once for all runs of a study that share it. Every run with such a part has
+# this input, used or not: what a run waits for must not change with the other runs. It is ancient, so that making it anew for
+# new runs runs no other again; that holds only of what is there, so it is not temp.
 
 
+<<<<<<< HEAD
+=======
+@cache
+def prefix_runs(study):
+    """A run of each prefix."""
+    return {run.prefix: run for run in RUNS[study].values()}
+
+
+def prefix_run(wildcards):
+    return prefix_runs(wildcards.study)[wildcards.prefix]
+
+
+def prefix_sharing(wildcards):
+    """What a change of makes the cache anew: the runs that share it."""
+    runs = RUNS[wildcards.study].values()
+    return short_hash([run.id for run in runs if run.prefix == wildcards.prefix])
+
+
+def prefix_of(wildcards, run):
+    """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
+    study = wildcards.study
+    known = run.prefix is not None and study in STUDIES
+    return [f"{folder(study)}/prefix/{run.prefix}"] if known else []
+
+
+>>>>>>> PREFIX
 rule cache_prefix:
     input:
         weights=lambda w: weights_of(prefix_run(w)),
         data=lambda w: data_of(prefix_run(w)),
     output:
-        temp(directory("results/{scale}/{study}/prefix/{prefix}")),
+        directory("results/{scale}/{study}/prefix/{prefix}"),
     log:
         "results/{scale}/{study}/logs/prefix/{prefix}.log",
     conda:
@@ -19,6 +46,8 @@ rule cache_prefix:
         runtime=lambda w: prefix_run(w).settings.compute.runtime_min,
     params:
         weights=lambda w: weight_arguments(prefix_run(w)),
+        sharing=lambda w: prefix_sharing(w),
+        limit=lambda w: prefix_run(w).settings.compute.prefix_cache_gib,
     message:
         "compute once what is frozen, {wildcards.prefix}"
     shell:

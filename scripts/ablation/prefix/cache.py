@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 INDEX, OUTPUTS = "index.json", "outputs.bin"
 COMPUTED = 2  # steps of each shape: the first makes the optimizer's state, the second finds it there
+ALIGNED = 64  # bytes, to which each output begins
 MARK = "state."  # before the names of outputs in a batch
 Outputs = dict[str, Tensor]
 
@@ -112,7 +113,7 @@ class Filling:
     def add(self, value: Tensor, at_cuts: Mapping[int, Outputs]) -> bool:
         """Keep the outputs for the input ``value``; False, and nothing kept, where there is no room."""
         outputs = {name: output.cpu().contiguous() for made in at_cuts.values() for name, output in made.items()}
-        if self.written + size_of(outputs) > self.limit:
+        if self.written + size_of(outputs) + ALIGNED * len(outputs) > self.limit:
             return False
         entry = self.samples.setdefault(digest_of(value), {})
         for name, output in outputs.items():
@@ -120,7 +121,8 @@ class Filling:
                 content = output.flatten().view(torch.uint8).numpy()
                 entry[name] = [self.written, list(output.shape), str(output.dtype).removeprefix("torch."), zlib.crc32(content)]
                 self._file.write(content.data)
-                self.written += content.nbytes
+                self._file.write(bytes(-content.nbytes % ALIGNED))
+                self.written = self._file.tell()
         self.cuts |= {cut: list(made) for cut, made in at_cuts.items()}
         return True
 
