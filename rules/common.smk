@@ -96,6 +96,12 @@ def prefix_run(wildcards):
     return prefix_runs(wildcards.study)[wildcards.prefix]
 
 
+def prefix_sharing(wildcards):
+    """What a change of makes the cache anew: the runs that share it."""
+    runs = RUNS[wildcards.study].values()
+    return short_hash([run.id for run in runs if run.prefix == wildcards.prefix])
+
+
 def prefix_of(wildcards, run):
     """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
     study = wildcards.study
@@ -106,23 +112,6 @@ def prefix_of(wildcards, run):
 def base_run(wildcards):
     """A run that starts from this evaluation of the pretrained model."""
     return BASES[study_of(wildcards), wildcards.base]
-
-
-@cache
-def prefix_runs(study):
-    """A run of each prefix."""
-    return {run.prefix: run for run in RUNS[study].values()}
-
-
-def prefix_run(wildcards):
-    return prefix_runs(wildcards.study)[wildcards.prefix]
-
-
-def prefix_of(wildcards, run):
-    """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
-    study = wildcards.study
-    known = run.prefix is not None and study in STUDIES
-    return [f"{folder(study)}/prefix/{run.prefix}"] if known else []
 
 
 def reference_of(study):
