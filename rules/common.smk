@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from ablation.cli import first_on_path
-from ablation.canonical import canonical, short_hash
+from ablation.canonical import canonical
 from ablation.errors import UserError
 from ablation.gpus import card_mib, visible_gpus
 from ablation.hardware import load_card
