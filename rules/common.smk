@@ -77,13 +77,30 @@ def run_of(wildcards):
 
 
 def of_run(value, runs=None):
-    """What a rule needs of its run. A constant where it is the same for all: Snakemake asks a function many times a job.
+    """What a job needs of its run. A constant where it is the same for all: Snakemake asks a function many times a job.
 
     ``runs``: where fewer than all stand for all, as those of :data:`SETTINGS` do for what depends on settings alone.
     """
     first, *others = [value(run) for run in runs or ALL_RUNS]
     same = all(other == first for other in others)
     return first if same else lambda wildcards: value(run_of(wildcards))
+
+
+@cache
+def prefix_runs(study):
+    """A run of each prefix."""
+    return {run.prefix: run for run in RUNS[study].values()}
+
+
+def prefix_run(wildcards):
+    return prefix_runs(wildcards.study)[wildcards.prefix]
+
+
+def prefix_of(wildcards, run):
+    """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
+    study = wildcards.study
+    known = run.prefix is not None and study in STUDIES
+    return [f"{folder(study)}/prefix/{run.prefix}"] if known else []
 
 
 def base_run(wildcards):

@@ -4,23 +4,6 @@
 # all its readers again. Nor made anew for a change: Snakemake then overlooks what else its readers have to run for.)
 
 
-@cache
-def prefix_runs(study):
-    """A run of each prefix."""
-    return {run.prefix: run for run in RUNS[study].values()}
-
-
-def prefix_run(wildcards):
-    return prefix_runs(wildcards.study)[wildcards.prefix]
-
-
-def prefix_of(wildcards, run):
-    """The cache that a run reads; none for what is trained again, to see that it changes nothing."""
-    study = wildcards.study
-    known = run.prefix is not None and study in STUDIES
-    return [f"{folder(study)}/prefix/{run.prefix}"] if known else []
-
-
 rule cache_prefix:
     input:
         weights=ancient(lambda w: weights_of(prefix_run(w))),

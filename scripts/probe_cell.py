@@ -33,7 +33,7 @@ def run_cell(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     hardware = run.settings.hardware
     card = load_card(hardware, args.cards)
     budget = hold_to_card(hardware, card, device)
-    found = measure(Predictor([run], card, args.traces).settled(run), load_system(run.settings), device, args.steps, budget)
+    found = measure(Predictor([run], card).settled(run), load_system(run.settings), device, args.steps, budget)
     return {KEY: SCHEMA, "axes": run.cell, "steps": args.steps, "device": {"type": device.type, "name": name}, **found}
 
 
@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("--accumulation", type=int, help="forward passes a step, instead of the run's")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
-    parser.add_argument("--traces", type=Path, help="folder of the plan's traces, for a run that leaves something to its card")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--output", type=Path, required=True, help="the record, JSON")

@@ -229,6 +229,7 @@ def test_a_study_of_which_nothing_ran_has_no_figures(tmp_path):
     assert [make(results) for make in ALL] == [None] * len(ALL) and panels_of(results, tmp_path) is None
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_numbers_that_are_none_are_left_out(study_results):
     runs = study_results.runs.copy()
     runs.loc[runs["strategy"] == "A", [METRIC, "time.samples_per_s"]] = np.inf

@@ -28,7 +28,8 @@ def estimate(values: Sequence[float]) -> Estimate | None:
         return None
     if len(known) == 1:
         return Estimate(float(known[0]), None, 1)
-    spread = known.std(ddof=1) / np.sqrt(len(known))
+    with np.errstate(invalid="ignore"):  # of an infinite value, which has no interval
+        spread = known.std(ddof=1) / np.sqrt(len(known))
     return Estimate(float(known.mean()), float(spread * _quantile(len(known) - 1)), len(known))
 
 

@@ -71,11 +71,15 @@ class Fetching:
 
 
 def keep_in_host(model: nn.Module, patterns: Iterable[str], recomputed: Iterable[nn.Module]) -> None:
-    """Keep what is frozen of the modules that ``patterns`` name in host memory. ``recomputed``: those whose activations are."""
+    """Keep what is frozen of the layers that ``patterns`` name in host memory. ``recomputed``: modules whose activations are.
+
+    Of layers, which have no module within: what others hold, a few tokens, is used outside of their forward pass as well.
+    """
     within = {module for unit in recomputed for module in unit.modules()}
     for name in modules(model, patterns, "host"):
         module = model.get_submodule(name)
-        if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        if not trained and next(module.children(), None) is None:
             module.forward = Fetching(module, module in within)
 
 
