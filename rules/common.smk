@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from ablation.cli import first_on_path
-from ablation.canonical import canonical, short_hash
+from ablation.canonical import canonical
 from ablation.errors import UserError
 from ablation.gpus import card_mib, visible_gpus
 from ablation.hardware import load_card
@@ -94,12 +94,6 @@ def prefix_runs(study):
 
 def prefix_run(wildcards):
     return prefix_runs(wildcards.study)[wildcards.prefix]
-
-
-def prefix_sharing(wildcards):
-    """What a change of makes the cache anew: the runs that share it."""
-    runs = RUNS[wildcards.study].values()
-    return short_hash([run.id for run in runs if run.prefix == wildcards.prefix])
 
 
 def prefix_of(wildcards, run):

@@ -1,12 +1,13 @@
 # What a frozen part of a network makes of the inputs: once for all runs of a study that share it. Every run with such a part has
-# this input, used or not: what a run waits for must not change with the other runs. It is ancient, so that making it anew for
-# new runs runs no other again; that holds only of what is there, so it is not temp.
+# this input, used or not: what a run waits for must not change with the other runs. It is made where it is not there, and then
+# stays, whatever changes: a reader finds by content what still holds. (Not temp: an ancient input that must be made again runs
+# all its readers again. Nor made anew for a change: Snakemake then overlooks what else its readers have to run for.)
 
 
 rule cache_prefix:
     input:
-        weights=lambda w: weights_of(prefix_run(w)),
-        data=lambda w: data_of(prefix_run(w)),
+        weights=ancient(lambda w: weights_of(prefix_run(w))),
+        data=ancient(lambda w: data_of(prefix_run(w))),
     output:
         directory("results/{scale}/{study}/prefix/{prefix}"),
     log:
@@ -20,8 +21,6 @@ rule cache_prefix:
         runtime=lambda w: prefix_run(w).settings.compute.runtime_min,
     params:
         weights=lambda w: weight_arguments(prefix_run(w)),
-        sharing=lambda w: prefix_sharing(w),
-        limit=lambda w: prefix_run(w).settings.compute.prefix_cache_gib,
     message:
         "compute once what is frozen, {wildcards.prefix}"
     shell:
