@@ -73,7 +73,7 @@ def test_a_run_that_fills_its_card_is_a_result_that_says_where(weights, meshes, 
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "scripts")])
     import train_run
 
-    args = argparse.Namespace(weights=[("weights", weights)], data=folders, folder=tmp_path / "run")
+    args = argparse.Namespace(weights=[("weights", weights)], data=folders, folder=tmp_path / "run", prefixes=None, hashes=None)
     args.folder.mkdir()
     outcomes = {}
     for strategy in ("A", "C"):
