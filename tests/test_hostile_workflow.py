@@ -51,7 +51,7 @@ def test_an_odd_study_reaches_no_shell(project):
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     said = done.stdout + done.stderr
     commands = [line for line in said.splitlines() if "--weights" in line]
-    assert len(commands) == 2
+    assert len(commands) == 3  # of the frozen part, of what is pretrained, of the run
     for command in commands:
         arguments = re.fullmatch(r".* python (.*) >>? results/\S+ 2>&1", command)[1]
         # The very text that Snakemake hands to bash, with a program that tells what it was given.

@@ -197,7 +197,8 @@ def test_a_probe_measures_what_a_training_run_measures(prepared, tmp_path, strat
     torch.manual_seed(0)
     save_file(VGGT(run.settings.model.architecture).state_dict(), tmp_path / "weights.safetensors")
     job = {"weights": [("weights", tmp_path / "weights.safetensors")], "data": prepared, "threads": 1, "device": "cpu"}
-    real = train_run.train(run, Namespace(cards=ROOT / "config/hardware", folder=tmp_path, **job))
+    own = {"cards": ROOT / "config/hardware", "folder": tmp_path, "prefixes": None, "hashes": tmp_path}
+    real = train_run.train(run, Namespace(**own, **job))
     AcceleratorState._reset_state(True)
     probed = measure(run, load_system(run.settings), CPU, 5, PLENTY)
     assert probed["outcome"] == real["outcome"] == "completed" and probed["parameters"] == real["parameters"]

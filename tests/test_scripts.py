@@ -47,6 +47,8 @@ def job(tmp_path, prepared):
         threads=1,
         device="cpu",
         cards=ROOT / "config/hardware",
+        prefixes=None,
+        hashes=tmp_path / "hashes",
     )
     arguments.folder.mkdir()
     yield expand(study, "s")[0], arguments
