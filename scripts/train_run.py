@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ablation import lease, leave, seal
 from ablation.attempts import Journal
@@ -29,6 +29,7 @@ from ablation.nvml import energy_of
 from ablation.packing import share_of
 from ablation.resolved import load_run
 from ablation.sweep import Run
+from ablation.training.companions import companions_of, in_child
 from ablation.training.failures import of_status
 from ablation.training.fingerprint import state_fingerprint
 from ablation.training.launcher import OOM, start
@@ -216,31 +217,35 @@ class Job:
         return self.result.whole() and (self.args.base is None or self.evaluated.found() is not None)
 
     def publish(self) -> None:
-        """Put what is there already where the workflow looks for it."""
-        self.result.publish(self.run, inputs_of(dict(self.args.weights), self.args.data, self.args.hashes))
-        if self.evaluated.found() is not None:
+        """Put what is whole where the workflow looks for it."""
+        self.result.publish(self.run, self._inputs())
+        if self.args.base is not None:
             self.evaluated.publish(self.args.base)
 
-    def do(self, publish: Callable[[], None]) -> None:
-        """Lease GPUs where there are some; train, unless that is done; evaluate. ``publish`` is called after each."""
-        run, args, trained = self.run, self.args, self.result.whole()
+    def do(self, own: bool) -> None:
+        """Lease GPUs where there are some; train, unless that is done; evaluate. ``own``: publish both."""
+        run, args, trained, inputs = self.run, self.args, self.result.whole(), self._inputs()
         share = None if args.alone else share_of(run, args.plan, load_card(run.settings.hardware, args.cards))
         with lease_gpus(1 if trained else run.axes["gpus"], share=share) as held:
             logging.info("run %s on %s", run.id, ", ".join(held.gpus) or "the CPU")
             if not trained:
                 self.evaluated.discard()
                 journaled(Journal(args.folder), self.fingerprint, held, lambda: work(run, args, self.result, held))
-            publish()
-            if args.base is not None:
-                self.evaluated.keep(judge(run, args, self.result.found(), held))
-                publish()
+            if own:
+                self.result.publish(run, inputs)
+            if args.base is None:
+                return
+            self.evaluated.keep(judge(run, args, self.result.found(), held))
+            if own:
+                self.evaluated.publish(args.base)
+
+    def _inputs(self) -> dict[str, Any]:
+        return inputs_of(dict(self.args.weights), self.args.data, self.args.hashes)
 
 
-def do_in_child(job: Job, publish: Callable[[], None]) -> int:
-    """Do ``job`` in a process with all libraries; returns its exit status. Raises :class:`leave.Left` where it was asked to."""
-    from ablation.training.companions import in_child
-
-    status = in_child(lambda: job.do(publish))
+def do_in_child(job: Job, own: bool) -> int:
+    """Do ``job`` in a process that has all libraries; returns its status. Raises :class:`leave.Left` where it was asked to."""
+    status = in_child(lambda: job.do(own))
     if status == leave.STATUS:
         raise leave.Left(leave.asked() or "a signal to its process")
     return status
@@ -251,8 +256,6 @@ def go_on(run: Run, args: argparse.Namespace) -> None:
 
     One that fails is left to its own job, which tries it again and tells of it.
     """
-    from ablation.training.companions import companions_of
-
     more = run.settings.compute.runs_per_job - 1
     for other in companions_of(run, args.study, args.plan):
         folder = args.folder.parent / other.id
@@ -266,7 +269,7 @@ def go_on(run: Run, args: argparse.Namespace) -> None:
                 continue
             more -= 1
             logging.info("run %s, in the process of %s", other.id, run.id)
-            if status := do_in_child(job, lambda: None):
+            if status := do_in_child(job, own=False):
                 logging.warning("run %s %s; its own job tries it again", other.id, of_status(status))
 
 
@@ -301,19 +304,26 @@ def main() -> None:
                 logging.warning("%s is trained already; remove %s to train it again", run.id, args.folder / "state")
             if job.whole():
                 job.publish()
-                return
-            if not several:
-                job.do(job.publish)
-                return
-            load_libraries(run)
-            if status := do_in_child(job, job.publish):
-                sys.exit(status if status > 0 else f"error: the process of {run.id} was {of_status(status)}")
-        go_on(run, args)
+            elif several:
+                load_libraries(run)
+                if status := do_in_child(job, own=True):
+                    fail(status)
+                go_on(run, args)
+            else:
+                job.do(own=True)
+            job.evaluated.discard()  # a job that is sent again evaluates again
     except Cramped:
         logging.warning("its part of the GPU was too small: again with all of it")
         os.execv(sys.executable, [sys.executable, *sys.argv, "--alone"])
     except leave.Left as left:
         depart(str(left), again=not trained)
+
+
+def fail(status: int) -> NoReturn:
+    """End as the process of the run has, which has told why, unless it was killed."""
+    if status < 0:
+        raise UserError(f"the process of the run was {of_status(status)}")
+    sys.exit(status)
 
 
 def depart(reason: str, again: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the evaluation of a run found, kept beside its checkpoints until it is published. Loads no torch."""
+"""What the evaluation of a run found, kept beside its checkpoints until its own job has published it. Loads no torch."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ class Evaluated:
         self.fingerprint = short_hash([trained, run.settings.evaluation.model_dump(mode="json")], 64)
 
     def discard(self) -> None:
-        """Forget it: there is another training, or it is published."""
+        """Forget it: there is another training, or its job has ended."""
         self.path.unlink(missing_ok=True)
 
     def keep(self, found: dict[str, Any]) -> None:
@@ -44,4 +44,3 @@ class Evaluated:
         record = {**training, "axes": self.run.axes, **self.found(), **was}
         write_card(self.run, self.folder, record, manifest)
         write_json(self.folder / "metrics.json", record)
-        self.discard()  # a job that is sent again evaluates again

@@ -58,6 +58,7 @@ def _file(folder: Path) -> Path:
 @contextmanager
 def _holding(descriptor: int) -> Iterator[None]:
     """Give signs of life by ``descriptor``, and close it in the end."""
+    outer = os.environ.get(HELD)
     os.environ[HELD] = str(os.fstat(descriptor).st_ino)
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(descriptor, done), daemon=True)
@@ -67,7 +68,9 @@ def _holding(descriptor: int) -> Iterator[None]:
     finally:
         done.set()
         beating.join()
-        os.environ.pop(HELD, None)
+        os.environ.pop(HELD)
+        if outer is not None:
+            os.environ[HELD] = outer
         os.close(descriptor)
 
 

@@ -47,7 +47,7 @@ class Child(get_context("fork").Process):
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Do ``work`` in a fork of this process; returns its exit status, that of :mod:`ablation.leave` where it left, -n for signal n.
+    """Do ``work`` in a fork of this process; returns its exit status: -n for signal n, ``leave.STATUS`` where it left.
 
     Signals that ask to leave are passed on. CUDA must not have been initialised here, nor a thread of torch's started.
     """
