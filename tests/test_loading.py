@@ -16,10 +16,12 @@ import torch
 from ablation.systems import SYSTEMS
 from ablation.training.loading import load_libraries
 
-def touched():
+def touched(*_):
     raise AssertionError("CUDA is looked for: no fork of this process could use it")
 
-torch._C._cuda_getDeviceCount = touched
+# As in a build for CUDA, as far as libraries look.
+torch._C._cuda_getCurrentRawStream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+torch._C._cuda_getDeviceCount = torch.cuda.is_available = torch.cuda.device_count = torch.cuda._lazy_init = touched
 load_libraries(N(settings=N(system="rdt"), strategy=N(train=N(lora=None))))
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
 unwanted = {"peft", "diffusers", "transformers"} & set(sys.modules)
