@@ -270,7 +270,8 @@ def go_on(run: Run, args: argparse.Namespace) -> None:
             more -= 1
             logging.info("run %s, in the process of %s", other.id, run.id)
             if status := do_in_child(job, own=False):
-                logging.warning("run %s %s; its own job tries it again", other.id, of_status(status))
+                how = f"was {of_status(status)}" if status < 0 else "failed"
+                logging.warning("run %s %s; its own job tries it again", other.id, how)
 
 
 def main() -> None:

@@ -139,13 +139,13 @@ def test_what_befalls_one_run_is_its_own(root, tiny):
         if name == "error":
             said = ended(process)
             assert "ValueError: no second run" in said
-            assert f"run {second.id} exited with status 1" in said and "its own job tries it again" in said
+            assert f"run {second.id} failed; its own job tries it again" in said
             assert Journal(study / "runs" / second.id).events()[-1]["reason"] == "ValueError: no second run"
         else:
             hear(process, f"run {second.id}, in the process of", "checkpoint at step 4")
             (child,) = psutil.Process(process.pid).children()
             child.kill()
-            assert f"run {second.id} killed by SIGKILL" in ended(process)
+            assert f"run {second.id} was killed by SIGKILL" in ended(process)
         assert (study / "runs" / first.id / "metrics.json").exists()
         said = ended(start(second, study))
         assert ("resuming after step" in said) == (name == "killed")
