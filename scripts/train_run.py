@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ablation import lease, leave, seal
 from ablation.attempts import Journal
 from ablation.cli import add_job_arguments, add_prefix_arguments, call, log_to
 from ablation.device import choose_device
 from ablation.errors import UserError
+from ablation.evaluated import Evaluated
 from ablation.files import NO_SPACE
 from ablation.gpus import Lease, lease_gpus
 from ablation.hardware import load_card
@@ -28,8 +29,11 @@ from ablation.nvml import energy_of
 from ablation.packing import share_of
 from ablation.resolved import load_run
 from ablation.sweep import Run
+from ablation.training.companions import companions_of, in_child
+from ablation.training.failures import of_status
 from ablation.training.fingerprint import state_fingerprint
 from ablation.training.launcher import OOM, start
+from ablation.training.loading import load_libraries
 from ablation.training.processes import as_one_of_several, place, started
 from ablation.training.result import Result
 
@@ -48,8 +52,6 @@ class Cramped(Exception):
 
 def train(run: Run, args: argparse.Namespace, held: Lease = CPU_OR_ALL) -> dict[str, Any]:
     """Train ``run`` in ``args.folder``; returns the content of ``training.json``, and the ``surroundings``."""
-    from ablation.training.loading import load_libraries
-
     load_libraries(run)
     import torch
 
@@ -140,9 +142,8 @@ def work(run: Run, args: argparse.Namespace, result: Result, held: Lease) -> str
     """Train, in this process or in several; returns the outcome."""
     seal.check(args.data)
     result.discard()
-    alone = run.axes["gpus"] == 1 and run.strategy.distributed == "ddp"
     try:
-        if alone:
+        if run.in_one_process:
             train_here(run, args, result, held)
         else:
             train_in_processes(run, args, result)
@@ -178,7 +179,7 @@ def journaled(journal: Journal, fingerprint: str, held: Lease, work: Callable[[]
         raise Cramped
 
 
-def judge(run: Run, args: argparse.Namespace, held: Lease) -> None:
+def judge(run: Run, args: argparse.Namespace, training: dict[str, Any], held: Lease) -> dict[str, Any]:
     """Evaluate what is trained, as a process would that has not trained. A signal ends it at once: nothing is lost."""
     with leave.at_once():
         import torch
@@ -197,15 +198,84 @@ def judge(run: Run, args: argparse.Namespace, held: Lease) -> None:
         weights = dict(args.weights)
         try:
             system = system_for(run, args.prefixes, weights, args.hashes, device)
-            conclude(run, system, args.folder, args.base, weights, args.data, device)
+            return conclude(run, system, training, args.folder, weights, args.data, device)
         except RuntimeError as error:
             if held.share is None or not is_out_of_memory(error):
                 raise
             raise Cramped from error
 
 
+class Job:
+    """A run in its folder, whose lease is held: what is found of it is kept there, and published by its own job alone."""
+
+    def __init__(self, run: Run, args: argparse.Namespace):
+        self.run, self.args, self.fingerprint = run, args, state_fingerprint(run, dict(args.weights), args.data)
+        self.result, self.evaluated = Result(args.folder, self.fingerprint), Evaluated(run, args.folder, self.fingerprint)
+
+    def whole(self) -> bool:
+        """Whether nothing is left to do but to publish."""
+        return self.result.whole() and (self.args.base is None or self.evaluated.found() is not None)
+
+    def publish(self) -> None:
+        """Put what is whole where the workflow looks for it."""
+        self.result.publish(self.run, self._inputs())
+        if self.args.base is not None:
+            self.evaluated.publish(self.args.base)
+
+    def do(self, own: bool) -> None:
+        """Lease GPUs where there are some; train, unless that is done; evaluate. ``own``: publish both."""
+        run, args, trained, inputs = self.run, self.args, self.result.whole(), self._inputs()
+        share = None if args.alone else share_of(run, args.plan, load_card(run.settings.hardware, args.cards))
+        with lease_gpus(1 if trained else run.axes["gpus"], share=share) as held:
+            logging.info("run %s on %s", run.id, ", ".join(held.gpus) or "the CPU")
+            if not trained:
+                self.evaluated.discard()
+                journaled(Journal(args.folder), self.fingerprint, held, lambda: work(run, args, self.result, held))
+            if own:
+                self.result.publish(run, inputs)
+            if args.base is None:
+                return
+            self.evaluated.keep(judge(run, args, self.result.found(), held))
+            if own:
+                self.evaluated.publish(args.base)
+
+    def _inputs(self) -> dict[str, Any]:
+        return inputs_of(dict(self.args.weights), self.args.data, self.args.hashes)
+
+
+def do_in_child(job: Job, own: bool) -> int:
+    """Do ``job`` in a process that has all libraries; returns its status. Raises :class:`leave.Left` where it was asked to."""
+    status = in_child(lambda: job.do(own))
+    if status == leave.STATUS:
+        raise leave.Left(leave.asked() or "a signal to its process")
+    return status
+
+
+def go_on(run: Run, args: argparse.Namespace) -> None:
+    """Do further runs of the study that are not begun, ``compute.runs_per_job`` with ``run``; their own jobs publish them.
+
+    One that fails is left to its own job, which tries it again and tells of it.
+    """
+    more = run.settings.compute.runs_per_job - 1
+    for other in companions_of(run, args.study, args.plan):
+        folder = args.folder.parent / other.id
+        if not more or (folder / "metrics.json").exists():
+            continue
+        job = Job(other, argparse.Namespace(**{**vars(args), "folder": folder}))
+        if job.whole():
+            continue
+        with lease.hold_if_free(folder) as free:
+            if not free or job.whole() or (folder / "metrics.json").exists():
+                continue
+            more -= 1
+            logging.info("run %s, in the process of %s", other.id, run.id)
+            if status := do_in_child(job, own=False):
+                how = f"was {of_status(status)}" if status < 0 else "failed"
+                logging.warning("run %s %s; its own job tries it again", other.id, how)
+
+
 def main() -> None:
-    """Lease the folder, and GPUs where there are some; train, unless that is done; publish the record; evaluate."""
+    """Lease the folder; train and evaluate, unless that is done; publish; with ``compute.runs_per_job``, go on with others."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
@@ -215,38 +285,46 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, help="folder of the plan's traces, for a run that leaves something to its card")
     parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
     parser.add_argument("--base", type=Path, help="metrics.json of the pretrained model; without it, nothing is evaluated")
-    parser.add_argument("--plan", type=Path, help="plan.csv; with it the run may share a GPU (compute.pack)")
+    parser.add_argument("--plan", type=Path, help="plan.csv; with it the run may share a GPU, or the start of its process")
     parser.add_argument("--alone", action="store_true", help="have the GPU for itself whatever the plan says")
     add_prefix_arguments(parser)
     args = parser.parse_args()
     leave.listen()
     run = load_run(args.study, args.run, args.fingerprint)
-    fingerprint = state_fingerprint(run, dict(args.weights), args.data)
-    result = Result(args.folder, fingerprint)
+    job, compute = Job(run, args), run.settings.compute
     if started():  # by this program, which holds the leases
-        with as_one_of_several(run.settings.compute.patience_min):
-            train_here(run, args, result)
+        with as_one_of_several(compute.patience_min):
+            train_here(run, args, job.result)
         return
-    inputs = inputs_of(dict(args.weights), args.data, args.hashes)
+    several = compute.runs_per_job > 1 and compute.pack == 1 and run.in_one_process and None not in (args.study, args.plan)
     trained = False
     try:
         with lease.hold(args.folder, logging.warning):
-            trained = result.whole()
+            trained = job.result.whole()
             if trained:
                 logging.warning("%s is trained already; remove %s to train it again", run.id, args.folder / "state")
-            share = None if args.alone else share_of(run, args.plan, load_card(run.settings.hardware, args.cards))
-            with lease_gpus(1 if trained else run.axes["gpus"], share=share) as held:
-                logging.info("run %s on %s", run.id, ", ".join(held.gpus) or "the CPU")
-                if not trained:
-                    journaled(Journal(args.folder), fingerprint, held, lambda: work(run, args, result, held))
-                result.publish(run, inputs)
-                if args.base is not None:
-                    judge(run, args, held)
+            if job.whole():
+                job.publish()
+            elif several:
+                load_libraries(run)
+                if status := do_in_child(job, own=True):
+                    fail(status)
+                go_on(run, args)
+            else:
+                job.do(own=True)
+            job.evaluated.discard()  # a job that is sent again evaluates again
     except Cramped:
         logging.warning("its part of the GPU was too small: again with all of it")
         os.execv(sys.executable, [sys.executable, *sys.argv, "--alone"])
     except leave.Left as left:
         depart(str(left), again=not trained)
+
+
+def fail(status: int) -> NoReturn:
+    """End as the process of the run has, which has told why, unless it was killed."""
+    if status < 0:
+        raise UserError(f"the process of the run was {of_status(status)}")
+    sys.exit(status)
 
 
 def depart(reason: str, again: bool) -> None:

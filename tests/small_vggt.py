@@ -7,7 +7,7 @@ import launch
 import torch
 from safetensors.torch import load_file, save_file
 
-from ablation.study import study_model
+from ablation.study import Study, study_model
 from ablation.sweep import Run, expand
 from ablation.systems.vggt.data.scene import prepare_scene
 from ablation.systems.vggt.model.vggt import VGGT
@@ -23,19 +23,26 @@ def prepare(scene_root: Path, vggt: VGGT, folder: Path) -> Path:
 
 
 def run_of(root: Path, tiny, dropout: float = 0.0, how: dict | None = None, **axes) -> Run:
+    """The first run of :func:`study_of`."""
+    return expand(study_of(root, tiny, dropout, how, **axes), "tiny")[0]
+
+
+def study_of(
+    root: Path, tiny, dropout: float = 0.0, how: dict | None = None, steps: int = 4, compute: dict | None = None, **axes
+) -> Study:
     """Four steps of LoRA on a tiny VGGT, with a loss that is a mean over samples. ``how``: what else its strategy says."""
     content = {
         "system": "vggt",
         "data": {"scenes": ["hall", "yard"], "resolution": [28, 42], "frames": 3, "target": "laser", "split": {"by": "scene"}},
         "model": {"weights": str(root / "weights.safetensors"), "architecture": tiny.model_dump(mode="json")},
-        "training": {"steps": 4, "checkpoint_every": 2},
+        "training": {"steps": steps, "checkpoint_every": 2},
         "lora": {"dropout": dropout},
         "loss": {"camera": 1.0, "conf": 0.0, "reg": 0.0, "grad": 0.0},
-        "compute": {"threads": 1, "workers": 0},
+        "compute": {"threads": 1, "workers": 0, **(compute or {})},
         "strategies": {"A": {"train": {"lora": ["camera_head", "aggregator.global_blocks.2-3"]}, "lr": 1e-3, **(how or {})}},
         "sweep": {"strategy": "A", "rank": 4, "precision": "fp32", "seed": 0, **axes},
     }
-    return expand(study_model("vggt").model_validate(content), "tiny")[0]
+    return study_model("vggt").model_validate(content)
 
 
 def train(run: Run, root: Path, folder: str, **more) -> subprocess.CompletedProcess:

@@ -10,24 +10,32 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT
 
 PROGRAM = """
-import gc, importlib, sys
+import gc, importlib, os, sys
 from types import SimpleNamespace as N
+import torch
 from ablation.systems import SYSTEMS
 from ablation.training.loading import load_libraries
 
+def touched(*_):
+    raise AssertionError("CUDA is looked for: no fork of this process could use it")
+
+# As in a build for CUDA, as far as libraries look.
+torch._C._cuda_getCurrentRawStream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+torch._C._cuda_getDeviceCount = torch.cuda.is_available = torch.cuda.device_count = torch.cuda._lazy_init = touched
 load_libraries(N(settings=N(system="rdt"), strategy=N(train=N(lora=None))))
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
 unwanted = {"peft", "diffusers", "transformers"} & set(sys.modules)
 for system in SYSTEMS:
     importlib.import_module(f"ablation.systems.{system}.system")
+assert len(os.listdir("/proc/self/task")) == 1, "a thread is started: a fork of this process would not have it"
 print(*unwanted, *({"matplotlib", "trimesh", "pandas", "mujoco"} & set(sys.modules)))
 """
 
 
-def test_what_prepares_and_what_judges_is_not_loaded():
+def test_what_prepares_and_what_judges_is_not_loaded_nor_any_thread_or_gpu_begun():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "scripts")},
         capture_output=True,
         text=True,
         check=True,

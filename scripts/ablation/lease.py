@@ -30,9 +30,35 @@ def hold(folder: Path, say=lambda text: None) -> Iterator[None]:
 
     Raises :class:`ablation.leave.Left` when asked to leave while it waits, :class:`UserError` on a file system without locks.
     """
+    with _holding(_wait(_file(folder), say)):
+        yield
+
+
+@contextmanager
+def hold_if_free(folder: Path) -> Iterator[bool]:
+    """Hold the lease on ``folder`` while inside if nobody else does; whether that is so."""
+    path = _file(folder)
+    descriptor = try_lock(path)
+    if descriptor is None:
+        yield False
+    elif os.fstat(descriptor).st_ino != _identity(path):  # taken over just now
+        os.close(descriptor)
+        yield False
+    else:
+        with _holding(descriptor):
+            yield True
+
+
+def _file(folder: Path) -> Path:
     path = folder / "state" / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _wait(path, say)
+    return path
+
+
+@contextmanager
+def _holding(descriptor: int) -> Iterator[None]:
+    """Give signs of life by ``descriptor``, and close it in the end."""
+    outer = os.environ.get(HELD)
     os.environ[HELD] = str(os.fstat(descriptor).st_ino)
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(descriptor, done), daemon=True)
@@ -42,7 +68,9 @@ def hold(folder: Path, say=lambda text: None) -> Iterator[None]:
     finally:
         done.set()
         beating.join()
-        os.environ.pop(HELD, None)
+        os.environ.pop(HELD)
+        if outer is not None:
+            os.environ[HELD] = outer
         os.close(descriptor)
 
 

@@ -31,7 +31,7 @@ def share_mib(run: Run, predicted_gib: float | None, card_mib: int) -> int:
     or of which nothing is predicted (None).
     """
     pack = run.settings.compute.pack
-    if pack == 1 or predicted_gib is None or run.axes["gpus"] > 1 or run.strategy.distributed != "ddp":
+    if pack == 1 or predicted_gib is None or not run.in_one_process:
         return card_mib
     return min(card_mib, max(math.ceil(predicted_gib * (1 + MARGIN) * 1024), card_mib // pack))
 

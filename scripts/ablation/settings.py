@@ -147,6 +147,12 @@ class Compute(Strict):
 
     Their times cannot be compared. On SLURM nothing is shared: there the scheduler owns the cards.
     """
+    runs_per_job: Annotated[int, Field(ge=1, le=100)] = 1
+    """Runs that one job may do one after the other, so that libraries are loaded once for all of them; for runs that are short.
+
+    The job of a run goes on with others of the study that start from the same weights and data and that no job has begun; their
+    own jobs then find the results. Not for runs of several processes, nor beside ``pack``.
+    """
     prefix_cache_gib: Annotated[float, Field(ge=0, le=1_000_000)] = 16
     """Disk that may hold what frozen parts make of the images, for all runs of one precision and data; 0: none."""
     trackers: list[Tracker] = []

@@ -52,6 +52,11 @@ class Run:
         return _identity(self.cell)
 
     @property
+    def in_one_process(self) -> bool:
+        """Whether it is trained by a single process, which nothing is shared with."""
+        return self.axes["gpus"] == 1 and self.strategy.distributed == "ddp"
+
+    @property
     def effective_batch(self) -> int:
         """Samples an optimizer step: batch x accumulation x gpus."""
         return self.axes["batch"] * self.axes["accumulation"] * self.axes["gpus"]

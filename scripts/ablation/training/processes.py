@@ -51,12 +51,17 @@ def as_one_of_several(patience: float) -> Iterator[None]:
     From here on it gets the signals that ask to leave: it must listen already.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(os.environ[WATCHER]):
-        os._exit(1)  # it died before
+    die_with(int(os.environ[WATCHER]))
     with reporting(Path(os.environ[REPORT]), place().rank, patience):
         yield
     part()
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when ``parent``, which has started it, dies; at once if it has."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def join(backend: str, patience: float) -> None:
