@@ -1,18 +1,15 @@
 """The settings of one run that every system shares, and the base of all configuration models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from ablation.canonical import short_hash
 from ablation.errors import is_control
 from ablation.parts import Part
-
-if TYPE_CHECKING:
-    from ablation.study import Strategy
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Scale = Literal["demo", "full"]
@@ -190,8 +187,8 @@ class Settings(Strict):
         """A hash of what the frozen part of a network and its inputs depend on."""
         return short_hash(self.model_dump(mode="json", include={"system", "data", "model"}))
 
-    def prefix_cut(self, strategy: "Strategy") -> int | None:
-        """How far the part of the network reaches that lies before all that ``strategy`` trains; None where there is none.
+    def prefix_cut(self, trained: Sequence[str]) -> int | None:
+        """How far the network reaches before all that is ``trained`` (patterns, as in a strategy); None where nothing does.
 
         What it makes of the inputs is shared by runs (:mod:`ablation.prefix`). A cut of a system's own; more is further.
         """

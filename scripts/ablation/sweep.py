@@ -75,7 +75,8 @@ class Run:
         if key not in _CUTS:
             unusual = self.strategy.model_dump(exclude_defaults=True).keys() - CHANGES_NOTHING_FROZEN
             plain = not unusual and not self.settings.training.compile
-            _CUTS[key] = self.settings, self.strategy, self.settings.prefix_cut(self.strategy) if plain else None
+            trained = self.strategy.train.lora or self.strategy.train.full
+            _CUTS[key] = self.settings, self.strategy, self.settings.prefix_cut(trained) if plain else None
         return _CUTS[key][-1]
 
     @cached_property

@@ -1,17 +1,14 @@
 """The settings of the ``vggt`` system: data, model, loss, evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ablation.parts import Part
 from ablation.patterns import touches
 from ablation.settings import Depth, Fraction, Hub, Metric, Name, Place, Settings, Size, Strict
-
-if TYPE_CHECKING:
-    from ablation.study import Strategy
 
 PHOTO_SCENES = ("motorcycle", "library", "studio", "parlour", "gallery")
 
@@ -242,16 +239,16 @@ class SystemSettings(Settings):
                 )
         return self
 
-    def prefix_cut(self, strategy: "Strategy") -> int | None:
+    def prefix_cut(self, trained: Sequence[str]) -> int | None:
         """Depths of the aggregator before all that is trained; 0: the trunk alone, None: that is trained, too."""
-        patterns, depths = strategy.train.lora or strategy.train.full, self.model.architecture.depth
+        depths = self.model.architecture.depth
 
-        def trained(*names: str) -> bool:
-            return any(touches(f"aggregator.{name}", pattern) for name in names for pattern in patterns)
+        def reached(*names: str) -> bool:
+            return any(touches(f"aggregator.{name}", pattern) for name in names for pattern in trained)
 
-        if trained("patch_embed"):
+        if reached("patch_embed"):
             return None
-        return next((d for d in range(depths) if trained(f"frame_blocks.{d}", f"global_blocks.{d}")), depths)
+        return next((d for d in range(depths) if reached(f"frame_blocks.{d}", f"global_blocks.{d}")), depths)
 
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path."""
