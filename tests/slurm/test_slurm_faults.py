@@ -266,7 +266,7 @@ def test_the_daemons_may_be_away_while_jobs_are_sent_and_while_they_run(cluster,
     began = time.time()
     once = ["--retries", "0", "--slurm-status-attempts", "1"]
     snakemake = Snakemake(project, run.target, *once, config=config(NAMES), impatient=True)
-    wait_until(lambda: f"train {run.id}" in snakemake.log.read_text(), "the job sent", LIMIT)
+    wait_until(lambda: f"train and evaluate {run.id}" in snakemake.log.read_text(), "the job sent", LIMIT)
     time.sleep(15)  # sbatch's own patience is 10 s
     assert run.events() == []
     cluster("ctld", "start")
