@@ -228,7 +228,7 @@ def test_a_run_survives(name, own, project):
     assert run.result() == runs(project, NAMES)["calm"].result()
     assert own.trainers[run.id] == 1
     wait_until(lambda: queue() == [], "an empty queue", 20)
-    assert training_jobs(run) == states
+    accounted(run, states)
     first = next((event for event in run.events() if event["event"] == "end"), {})
     if left_by:
         assert (first["how"], first["reason"]) == ("preempted", left_by) and run.repeated() == 0
@@ -238,8 +238,13 @@ def test_a_run_survives(name, own, project):
     survived(CASES[name], "slurm", seen=seen(run, own, told), seconds=seconds, repeated=run.repeated(), same="bit for bit")
 
 
+def accounted(run: Run, states: list[str]) -> None:
+    """The jobs of a run ended so by SLURM's accounting, which hears of it after Snakemake."""
+    wait_until(lambda: training_jobs(run) == states, f"jobs that ended as {states}", 60)
+
+
 def training_jobs(run: Run) -> list[str]:
-    """How the jobs that trained a run ended, each time that they were started, by SLURM's accounting."""
+    """How the jobs of a run ended, each time that they were started."""
     jobs = [job for job in accounting() if job["Comment"].startswith("rule_train_run") and run.id in job["Comment"]]
     return [job["State"].split()[0] for job in jobs]
 
@@ -279,7 +284,8 @@ def test_the_daemons_may_be_away_while_jobs_are_sent_and_while_they_run(cluster,
     snakemake.end(LIMIT)
     watch.done.set()
     assert run.result() == runs(project, NAMES)["calm"].result()
-    assert watch.most[run.id] == 1 and training_jobs(run) == ["COMPLETED"]
+    assert watch.most[run.id] == 1
+    accounted(run, ["COMPLETED"])
     wait_until(lambda: queue() == [], "an empty queue", 20)
     seconds = (run.folder / "metrics.json").stat().st_mtime - began
     told = {"seen": "nothing: its jobs wait", "seconds": seconds, "repeated": run.repeated(), "same": "bit for bit"}
@@ -310,7 +316,8 @@ def test_snakemake_may_be_killed_and_started_again_while_its_job_trains(cluster,
     second.end(LIMIT)
     watch.done.set()
     assert run.result() == runs(project, NAMES)["calm"].result()
-    assert watch.most[run.id] == 1 and training_jobs(run) == ["COMPLETED", "COMPLETED"]
+    assert watch.most[run.id] == 1
+    accounted(run, ["COMPLETED", "COMPLETED"])
     assert [event["event"] for event in run.events()] == ["start", "train", "end"] and run.repeated() == 0
     wait_until(lambda: queue() == [], "an empty queue", 20)
     seconds = (run.folder / "metrics.json").stat().st_mtime - began
