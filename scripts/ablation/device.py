@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ablation.errors import UserError
+from ablation.heap import keep_heap
 from ablation.settings import Scale
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def choose_device(wanted: str, scale: Scale) -> "torch.device":
-    """``auto``: the GPU where there is one, else the CPU, which is for the demo scale only."""
+    """``auto``: the GPU where there is one, else the CPU, which is for the demo scale only; its memory then stays with it."""
     import torch
 
     if wanted == "auto":
@@ -24,4 +25,6 @@ def choose_device(wanted: str, scale: Scale) -> "torch.device":
         raise UserError(
             "device cuda: torch sees no CUDA device (is this the CPU build of torch, or CUDA_VISIBLE_DEVICES empty?)"
         )
+    if wanted == "cpu":
+        keep_heap()
     return torch.device(wanted)
