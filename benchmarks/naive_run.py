@@ -21,7 +21,7 @@ from ablation.files import write_json
 from ablation.parts import Part
 from ablation.resolved import load_run
 from ablation.sweep import Run
-from ablation.systems import load_system
+from ablation.systems import load_system, prepare
 from ablation.systems.base import System
 from ablation.training.model import for_training
 from ablation.training.order import Split, loader
@@ -32,13 +32,13 @@ from ablation.training.strategy import save_trained, trained_of
 CPU = torch.device("cpu")
 
 
-def prepared(part: Part, system: System, folder: Path) -> Path:
+def prepared(part: Part, system: str, folder: Path) -> Path:
     """The folder of ``part``, made with all it needs."""
     needs = [prepared(need, system, folder) for need in part.needs]
     out = folder / part.id
     if not out.exists():
         out.mkdir(parents=True)
-        system.prepare(part, needs, out)
+        prepare(system, part, needs, out)
     return out
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     run = load_run(args.study, args.run)
     system, precision = load_system(run.settings), run.axes["precision"]
     weights = {name: Path(path) for name, path in run.settings.weight_files().items()}
-    data = [prepared(part, system, args.folder / "data") for part in run.settings.parts()]
+    data = [prepared(part, run.settings.system, args.folder / "data") for part in run.settings.parts()]
     before = evaluate(system, precision, weights, None, data, args.folder / "before", CPU)
     model = trained(run, system, weights, data)
     save_trained(model, trained_of(model), args.folder)

@@ -8,7 +8,7 @@ from ablation.files import replace_folder
 from ablation.gpus import lease_gpus
 from ablation.parts import Part
 from ablation.seal import seal
-from ablation.systems import system_class
+from ablation.systems import prepare
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
     part = Part(args.part["stage"], args.part["name"], args.part["settings"])
     with lease_gpus(args.gpus), replace_folder(args.output, args.resume) as folder:
-        system_class(args.system).prepare(part, args.needs, folder)
+        prepare(args.system, part, args.needs, folder)
         seal(folder)
 
 

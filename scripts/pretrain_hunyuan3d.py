@@ -20,13 +20,13 @@ from tqdm import tqdm
 from ablation.cli import call
 from ablation.parts import Part
 from ablation.study import Study, load_study
+from ablation.systems.hunyuan3d import preparation
 from ablation.systems.hunyuan3d.conditioner import prepare_images
 from ablation.systems.hunyuan3d.data.images import conditioner_image
 from ablation.systems.hunyuan3d.data.layout import pick_points
 from ablation.systems.hunyuan3d.data.shape import Shape
 from ablation.systems.hunyuan3d.flow import flow_step
 from ablation.systems.hunyuan3d.network import ShapeGenerator
-from ablation.systems.hunyuan3d.system import System
 from ablation.systems.hunyuan3d.vae.points import farthest_points
 from ablation.systems.hunyuan3d.weights import load_weights
 
@@ -54,7 +54,7 @@ def know(network: ShapeGenerator, study: Study, names: list[str]) -> Known:
         for name in tqdm(names, "preparing shapes"):
             folder = Path(temporary) / name
             folder.mkdir()
-            System.prepare(Part("shape", name, {"source": "meshes", "root": str(MESHES), **how}), [], folder)
+            preparation.prepare(Part("shape", name, {"source": "meshes", "root": str(MESHES), **how}), [], folder)
             found.append(encoded(network, study, Shape(folder, study.data.points, study.data.sharp_points)))
     return Known(*(torch.stack(parts) for parts in zip(*found, strict=True)))
 

@@ -35,6 +35,7 @@ from ablation.pretraining import train
 from ablation.settings import Settings
 from ablation.study import load_study
 from ablation.systems.base import Draw
+from ablation.systems.rdt import preparation
 from ablation.systems.rdt.data.augment import augmented
 from ablation.systems.rdt.data.images import fitted, pasted
 from ablation.systems.rdt.settings import Augment, SystemSettings
@@ -200,7 +201,7 @@ def prepare(settings: Settings, folder: Path) -> list[Path]:
             if part.id not in made:
                 made[part.id] = folder / part.id
                 made[part.id].mkdir()
-                System.prepare(part, [made[need.id] for need in part.needs], made[part.id])
+                preparation.prepare(part, [made[need.id] for need in part.needs], made[part.id])
     return [made[part.id] for part in settings.parts()]
 
 

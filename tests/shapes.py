@@ -11,6 +11,7 @@ from torch import nn
 from ablation.parts import Part
 from ablation.study import study_model
 from ablation.sweep import Run, expand
+from ablation.systems.hunyuan3d import preparation
 from ablation.systems.hunyuan3d.network import ShapeGenerator
 from ablation.systems.hunyuan3d.settings import Model
 from ablation.systems.hunyuan3d.system import System
@@ -46,7 +47,7 @@ def prepare_shapes(root: Path, out: Path) -> list[Path]:
     folders = []
     for name in SHAPES:
         (out / name).mkdir(parents=True)
-        System.prepare(Part("shape", name, {"source": "meshes", "root": str(root), **MADE}), [], out / name)
+        preparation.prepare(Part("shape", name, {"source": "meshes", "root": str(root), **MADE}), [], out / name)
         folders.append(out / name)
     return folders
 

@@ -9,8 +9,8 @@ import torch
 from conftest import ROOT
 from transformers import SiglipVisionConfig, SiglipVisionModel, T5Config, T5EncoderModel
 
+from ablation.systems.rdt import preparation
 from ablation.systems.rdt.settings import SystemSettings
-from ablation.systems.rdt.system import System
 
 STUDY = ROOT / "config/studies/rdt-batch.yaml"
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -56,6 +56,6 @@ def prepare(settings: SystemSettings, root: Path) -> list[Path]:
     folders = []
     for part in settings.parts():
         (root / part.id).mkdir(parents=True)
-        System.prepare(part, [root / need.id for need in part.needs], root / part.id)
+        preparation.prepare(part, [root / need.id for need in part.needs], root / part.id)
         folders.append(root / part.id)
     return folders

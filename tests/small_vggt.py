@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ablation.study import Study, study_model
 from ablation.sweep import Run, expand
-from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.systems.vggt.data.making import prepare_scene
 from ablation.systems.vggt.model.vggt import VGGT
 
 

@@ -19,6 +19,7 @@ from ablation.study import load_study
 from ablation.sweep import expand
 from ablation.systems import load_system
 from ablation.systems.base import Draw
+from ablation.systems.dit import preparation
 from ablation.systems.dit.data.listing import read_list
 from ablation.systems.dit.evaluation import distinct, draw, in_turn, loss
 from ablation.systems.dit.judge import FACTS, TrainedJudge
@@ -60,7 +61,7 @@ def prepare(system: System, root: Path) -> list[Path]:
     folders = []
     for part in system.settings.parts():
         (root / part.id).mkdir(parents=True)
-        System.prepare(part, [root / need.id for need in part.needs], root / part.id)
+        preparation.prepare(part, [root / need.id for need in part.needs], root / part.id)
         folders.append(root / part.id)
     return folders
 
@@ -282,7 +283,7 @@ def test_the_judge_tells_the_classes_apart_and_far_from_near(judged):
 def test_the_judge_is_the_same_every_time(judged, tmp_path):
     (images, _, folder), system = judged
     torch.manual_seed(5)
-    System.prepare(system.settings.parts()[2], [images], tmp_path)
+    preparation.prepare(system.settings.parts()[2], [images], tmp_path)
     one, other = load_file(folder / "judge.safetensors"), load_file(tmp_path / "judge.safetensors")
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 

@@ -26,9 +26,8 @@ print(faults(20))
 
 
 def faults(how: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], env={"PYTHONPATH": str(ROOT / "scripts")}, capture_output=True, text=True, check=True
-    )
+    command, places = [sys.executable, "-c", PROGRAM, how], {"PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run(command, env=places, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 

@@ -17,6 +17,7 @@ from ablation.hardware import load_card
 from ablation.preflight import plan
 from ablation.study import load_study
 from ablation.sweep import expand
+from ablation.systems.hunyuan3d import preparation
 from ablation.systems.hunyuan3d.system import System
 from ablation.training.model import pretrained
 from ablation.vram.budget import Budget
@@ -147,7 +148,7 @@ def seen_shape(tmp_path_factory):
     (run,) = expand(load_study(STUDY, {"data": data, "model": model, "sweep": {"strategy": "A", "seed": 0}}), "seen")
     (part,) = run.settings.parts()
     out = tmp_path_factory.mktemp("seen")
-    System.prepare(part, [], out)
+    preparation.prepare(part, [], out)
     return run, [out]
 
 

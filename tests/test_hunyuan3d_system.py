@@ -20,7 +20,7 @@ from ablation.parts import Part
 from ablation.study import load_study
 from ablation.sweep import expand
 from ablation.systems.base import Draw
-from ablation.systems.hunyuan3d import judge
+from ablation.systems.hunyuan3d import judge, preparation
 from ablation.systems.hunyuan3d.data.layout import camera_file, geometry_files, render_files
 from ablation.systems.hunyuan3d.data.shape import Shape
 from ablation.systems.hunyuan3d.generate import decoded
@@ -183,7 +183,7 @@ def test_a_prepared_shape_that_lacks_points_is_named(run, folders):
 def released(folders, out, shape=0):
     """Prepare a shape from a folder in the released layout."""
     name = SHAPES[shape]
-    System.prepare(Part("shape", name, {"source": "released", "root": str(folders[shape])}), [], out)
+    preparation.prepare(Part("shape", name, {"source": "released", "root": str(folders[shape])}), [], out)
     return out / name
 
 
@@ -216,7 +216,7 @@ def broken(folders, tmp_path, damage):
 def test_damaged_shapes_are_one_clear_error(folders, tmp_path, damage, words):
     root = broken(folders, tmp_path, damage)
     with pytest.raises(UserError, match=words):
-        System.prepare(Part("shape", "ball", {"source": "released", "root": str(root)}), [], tmp_path / "out")
+        preparation.prepare(Part("shape", "ball", {"source": "released", "root": str(root)}), [], tmp_path / "out")
 
 
 def _without_cameras(root):
@@ -370,7 +370,7 @@ def test_a_preview_in_the_middle_of_training(run, folders, tmp_path):
     """It leaves the run as it found it, repeats, and its loss is that of samples that are not trained on."""
     wanted = run(strategy="B", precision="bf16")
     ours = trainer(wanted, folders, tmp_path)
-    assert isinstance(ours.accelerator.unwrap_model(ours.model), PeftModel)
+    assert isinstance(ours.model, PeftModel)
     system = System(wanted.settings)
     first, again = (system.preview(ours.model, folders, tmp_path / "out", CPU) for _ in range(2))
     assert first == again and 1 < first["validation_loss"] < 4

@@ -21,10 +21,10 @@ from ablation.systems.kolors.data.crop import LEFT_OVER, boxes_in, check_boxes, 
 from ablation.systems.kolors.data.dataset import LayoutDataset, split
 from ablation.systems.kolors.data.latents import LATENTS, Latents, encode, factor_of, load_vae, write_latents
 from ablation.systems.kolors.data.layouts import Layout, write_layouts
-from ablation.systems.kolors.data.prepare import prepare
 from ablation.systems.kolors.data.quality import REJECTED
 from ablation.systems.kolors.data.settings import Collages, Data
 from ablation.systems.kolors.data.tokens import Tokenizer
+from ablation.systems.kolors.preparation import prepare
 
 CPU = torch.device("cpu")
 DATA = Data(resolution=32, text_length=16, label_length=3, max_boxes=4, test=0.25)

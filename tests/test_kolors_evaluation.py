@@ -10,6 +10,7 @@ from small_kolors import network
 from torch import nn
 
 from ablation.study import load_study
+from ablation.systems.kolors import preparation
 from ablation.systems.kolors.data.dataset import Placed
 from ablation.systems.kolors.diffusion import add_noise, signal_left
 from ablation.systems.kolors.evaluation import Errors, batches, computing, denoise
@@ -139,7 +140,7 @@ def demo(tmp_path_factory):
         for part in reversed(list(leaf.closure())):
             if part.id not in folders:
                 folders[part.id] = tmp_path_factory.mktemp(part.stage)
-                System.prepare(part, [folders[need.id] for need in part.needs], folders[part.id])
+                preparation.prepare(part, [folders[need.id] for need in part.needs], folders[part.id])
     return System(settings), [folders[leaf.id] for leaf in settings.parts()]
 
 

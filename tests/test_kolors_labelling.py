@@ -21,11 +21,11 @@ from ablation.systems.kolors.data.answers import QUESTION
 from ablation.systems.kolors.data.labeller import Labeller
 from ablation.systems.kolors.data.labelling import ANSWERS, label_shard, read_answers, shard_rows
 from ablation.systems.kolors.data.layouts import read_layouts
-from ablation.systems.kolors.data.prepare import prepare
 from ablation.systems.kolors.data.quality import QUALITY
 from ablation.systems.kolors.data.settings import Data
 from ablation.systems.kolors.data.table import read_table
 from ablation.systems.kolors.data.validation import examine, labelled
+from ablation.systems.kolors.preparation import prepare
 
 SPECIAL = [
     "<|endoftext|>",

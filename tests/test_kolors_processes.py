@@ -14,8 +14,8 @@ from ablation.parts import Part
 from ablation.study import study_model
 from ablation.sweep import Run, expand
 from ablation.systems.kolors.data.layouts import write_layouts
-from ablation.systems.kolors.data.prepare import prepare
 from ablation.systems.kolors.network import Kolors
+from ablation.systems.kolors.preparation import prepare
 
 TEXT = small.SIZES.text_encoder.model_copy(update={"vocabulary": 128})  # as many words as the tokenizer has
 SIZES = small.SIZES.model_copy(update={"text_encoder": TEXT})

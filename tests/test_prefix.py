@@ -21,7 +21,7 @@ from ablation.study import study_model
 from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.systems.base import Draw
-from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.systems.vggt.data.making import prepare_scene
 from ablation.systems.vggt.model.prefix import frozen_depths
 from ablation.training.model import adapted
 from ablation.training.trainer import Trainer

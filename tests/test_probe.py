@@ -33,7 +33,7 @@ from ablation.study import load_study
 from ablation.sweep import Run, expand, one_per_cell
 from ablation.systems import load_system
 from ablation.systems.base import Draw
-from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.systems.vggt.data.making import prepare_scene
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.system import System
 from ablation.training.model import for_training, fresh_for_training, materialise

@@ -16,7 +16,7 @@ from ablation import device
 from ablation.errors import UserError
 from ablation.study import load_study
 from ablation.sweep import expand
-from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.systems.vggt.data.making import prepare_scene
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.system import System
 from ablation.training.result import Result

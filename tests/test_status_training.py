@@ -17,7 +17,7 @@ from ablation.live.study import Study
 from ablation.progress import Progress
 from ablation.study import study_model
 from ablation.sweep import expand
-from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.systems.vggt.data.making import prepare_scene
 
 PATIENCE = 120.0  # seconds
 

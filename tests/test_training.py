@@ -19,7 +19,7 @@ from ablation.study import study_model
 from ablation.sweep import expand
 from ablation.systems import load_system
 from ablation.systems.base import Draw
-from ablation.systems.vggt.data.scene import prepare_scene
+from ablation.systems.vggt.data.making import prepare_scene
 from ablation.training.model import for_evaluation, for_training, pretrained
 from ablation.training.strategy import trained_of
 from ablation.training.trainer import Trainer
@@ -114,7 +114,7 @@ def same(a, b):
 def test_the_trainer_learns_what_a_plain_loop_learns(setup, strategy):
     trainer = setup("trained", strategy=strategy, batch=2)
     assert trainer.train() == "completed"
-    ours = trained_of(trainer.accelerator.unwrap_model(trainer.model))
+    ours = trained_of(trainer.model)
     weights = {"weights": trainer.folder.parent / "weights.safetensors"}
     plain = trained_of(naive_run.trained(trainer.run, trainer.system, weights, trainer.data))
     assert ours.keys() == plain.keys()
@@ -127,7 +127,7 @@ def test_training_lowers_the_loss_and_leaves_a_standard_adapter(setup, vggt):
     losses = trainer.history.column("loss")
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     saved = PeftModel.from_pretrained(vggt, str(setup.root / "run/adapter"))
-    ours, theirs = trainer.accelerator.unwrap_model(trainer.model).eval(), saved.eval()
+    ours, theirs = trainer.model.eval(), saved.eval()
     images = torch.rand(1, 3, 3, 28, 42)
     with torch.no_grad():
         assert torch.equal(ours(images)["depth"], theirs(images)["depth"])

@@ -16,12 +16,13 @@ from ablation.systems.base import Draw
 from ablation.systems.vggt.data.augment import Box, jitter, mirrored, random_box
 from ablation.systems.vggt.data.colmap import read_model
 from ablation.systems.vggt.data.dataset import SequenceDataset, move_intrinsics, pick, resize_image
-from ablation.systems.vggt.data.densify import densify
+from ablation.systems.vggt.data.densify import densify, rasterise
 from ablation.systems.vggt.data.eth3d import missing_scenes, read_scene
+from ablation.systems.vggt.data.making import prepare_scene
 from ablation.systems.vggt.data.regions import DETAIL, PLANAR, regions_of
-from ablation.systems.vggt.data.scene import Scene, prepare_scene
+from ablation.systems.vggt.data.scene import Scene
 from ablation.systems.vggt.data.sequences import apart, overlapping
-from ablation.systems.vggt.data.view import Pinhole, fit_camera, pinhole_of, prepare_view, rasterise
+from ablation.systems.vggt.data.view import Pinhole, fit_camera, pinhole_of, prepare_view
 from ablation.systems.vggt.geometry import unproject
 from ablation.systems.vggt.settings import Augment, Data, Split
 

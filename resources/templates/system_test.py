@@ -15,7 +15,7 @@ from ablation.study import load_study
 from ablation.sweep import Run, expand
 from ablation.systems import load_system
 from ablation.systems.base import Draw
-from ablation.systems.newsystem.system import System
+from ablation.systems.newsystem import preparation
 from ablation.training.recompute import chosen, recompute
 from ablation.training.trainer import Trainer
 from ablation.vram.budget import Budget
@@ -44,7 +44,7 @@ def folders(run, tmp_path_factory) -> list[Path]:
     made = []
     for part in run.settings.parts():
         made.append(tmp_path_factory.mktemp(part.name))
-        System.prepare(part, made[:-1], made[-1])
+        preparation.prepare(part, made[:-1], made[-1])
         seal(made[-1])
     return made
 

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from ablation.parts import Part
 from ablation.systems.base import Draw, Evaluation, Objective
-from ablation.systems.newsystem.data import Waves, make_waves
+from ablation.systems.newsystem.data import Waves
 from ablation.systems.newsystem.network import Denoiser
 from ablation.systems.newsystem.settings import SystemSettings
 
@@ -70,11 +69,6 @@ class System:
     def missing(self) -> list[str]:
         """What the run needs and does not find: data, weights; a line each, with what to do."""
         return []
-
-    @staticmethod
-    def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
-        """``waves``: make them."""
-        make_waves(part.settings["waves"], part.settings["length"], out)
 
     def _errors(self, model: nn.Module, folders: Sequence[Path], device: torch.device, most: int) -> list[float]:
         samples, size = self.samples(folders, train=False), self.settings.evaluation.batch

@@ -1,9 +1,12 @@
 """The model families. Adding one is adding a folder, a study and a line here."""
 
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ablation.parts import Part
     from ablation.settings import Settings
     from ablation.systems.base import System
 
@@ -23,3 +26,8 @@ def system_class(system: str) -> type["System"]:
 def load_system(settings: "Settings") -> "System":
     """The system that ``settings`` describe."""
     return system_class(settings.system)(settings)
+
+
+def prepare(system: str, part: "Part", needs: Sequence[Path], out: Path) -> None:
+    """Make one part of a system's prepared data in the folder ``out``; only what that takes is loaded."""
+    import_module(f"{SYSTEMS[system]}.preparation").prepare(part, needs, out)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ablation.parts import Part
     from ablation.prefix.cache import Cache
     from ablation.settings import Settings
 
@@ -118,9 +117,4 @@ class System(Protocol):
 
     def missing(self) -> list[str]:
         """What the run needs and does not find: data, weights; a line each, with what to do."""
-        ...
-
-    @staticmethod
-    def prepare(part: "Part", needs: Sequence[Path], out: Path) -> None:
-        """Make one part of the prepared data."""
         ...

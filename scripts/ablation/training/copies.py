@@ -26,7 +26,7 @@ class Copies:
     together = False  # the first process can look at its model alone
 
     def __init__(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator):
-        self.accelerator, self.clip = accelerator, run.settings.training.clip
+        self.accelerator, self.network, self.clip = accelerator, model, run.settings.training.clip
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     def whole_step(self) -> AbstractContextManager:
@@ -56,7 +56,7 @@ class Copies:
 
     def trained(self) -> dict[str, Tensor]:
         """The trained weights, by name."""
-        return trained_of(self.accelerator.unwrap_model(self.model))
+        return trained_of(self.network)
 
     def own_state(self) -> dict[str, Any]:
         """What only this process has: nothing."""

@@ -2,11 +2,14 @@
 
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from ablation.sweep import Run
 
 OPTIMIZER = "torch._dynamo"  # which torch loads with the first optimizer, whether anything is compiled or not
+UNUSED = "scipy"  # by what is used of PEFT and diffusers, which load it wherever it is installed, for half a second
 
 
 def load_libraries(run: Run) -> None:
@@ -19,11 +22,25 @@ def load_libraries(run: Run) -> None:
         return
     gc.disable()
     try:
-        import_module("ablation.training.trainer")
-        import_module(f"ablation.systems.{run.settings.system}.system")
-        import_module(OPTIMIZER)
-        if run.strategy.train.lora is not None:
-            import_module("peft")
+        with hidden(UNUSED):
+            import_module("ablation.training.trainer")
+            import_module(f"ablation.systems.{run.settings.system}.system")
+            import_module(OPTIMIZER)
+            if run.strategy.train.lora is not None:
+                import_module("peft")
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Who asks whether the package is installed is told that it is not, unless the process has it already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]

@@ -76,13 +76,13 @@ class Trainer:
         self.meter.mark("load")
         seed_everything(run.axes["seed"])
         self.accelerator = accelerator_for(run, system, device)
-        model = for_training(system, run if recomputed is None else run.recomputing(recomputed), weights, device)
+        self.model = for_training(system, run if recomputed is None else run.recomputing(recomputed), weights, device)
         if self.place.first:
             remove_trained(folder)
-            write_text(folder / "model.txt", structure(model))
-        self.parameters = count_parameters(model)
-        self.training_step = TrainingStep(run, system, model, self.accelerator)
-        self.model, self.optimizer = self.training_step.model, self.training_step.optimizer
+            write_text(folder / "model.txt", structure(self.model))
+        self.parameters = count_parameters(self.model)
+        self.training_step = TrainingStep(run, system, self.model, self.accelerator)
+        self.optimizer = self.training_step.optimizer
         self.samples = system.samples(data, train=True)
         self.split = order.Split(run.axes["batch"], run.axes["accumulation"], self.place.count, self.place.rank)
         self.steps_per_epoch = order.steps_per_epoch(self.samples.groups(), self.split.samples)
@@ -160,7 +160,7 @@ class Trainer:
             trained = self.training_step.sharing.trained()
             if not self.place.first:
                 return ""
-            saved = save_trained(self.accelerator.unwrap_model(self.model), trained, self.folder)
+            saved = save_trained(self.model, trained, self.folder)
         log.info("saved %s", self.folder / saved)
         return saved
 
@@ -262,9 +262,8 @@ class Trainer:
     def _preview(self, step: int, writer: SummaryWriter | None) -> None:
         self.meter.mark("preview")
         self._tell("preview")
-        model = self.accelerator.unwrap_model(self.model)
         with self._averaged(), self._kept(self._preview_folder(step)) as out:
-            numbers = preview(self.system, model, self.data, out, self.device)
+            numbers = preview(self.system, self.model, self.data, out, self.device)
         if writer is None:
             return
         for name, value in numbers.items():

@@ -7,23 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from ablation.errors import UserError
-from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
 from ablation.systems.dit import autoencoder, encoder, evaluation
 from ablation.systems.dit.autoencoder import Autoencoder
-from ablation.systems.dit.data.captions import Captions, cache_captions
+from ablation.systems.dit.data.captions import Captions
 from ablation.systems.dit.data.coco import annotation_file
 from ablation.systems.dit.data.dataset import LatentDataset
-from ablation.systems.dit.data.latents import Latents, cache_latents
-from ablation.systems.dit.data.listing import find_images, read_list, source_root, split, write_list
+from ablation.systems.dit.data.latents import Latents
+from ablation.systems.dit.data.listing import read_list, source_root, split
 from ablation.systems.dit.diffusion import STEPS, training_losses
-from ablation.systems.dit.judge import TrainedJudge, train_judge
+from ablation.systems.dit.judge import TrainedJudge
 from ablation.systems.dit.network import CaptionTransformer, ClassTransformer
 from ablation.systems.dit.pictures import save_grid
-from ablation.systems.dit.settings import Data, Judge, SystemSettings
+from ablation.systems.dit.settings import SystemSettings
 from ablation.systems.dit.weights import load_weights, unfit
-from ablation.systems.released import encoder_device
-from ablation.systems.t5 import TextEncoder
 
 PREVIEWED = 4  # samples of a class or caption in a preview
 PREVIEW_LOSSES = 64  # held-out images whose loss a preview gives
@@ -128,21 +125,3 @@ class System:
             return []
         needed = [source_root(data, Path()), annotation_file(Path(data.root), data.part, data.condition)]
         return [f"data: {path} is not there; see docs/data.md for COCO's layout" for path in needed if not path.exists()]
-
-    @staticmethod
-    def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
-        """``images``: find and open them; ``latents``, ``text``: what the frozen networks make of them; ``judge``: train it."""
-        if part.stage == "images":
-            data = Data(**part.settings, flip=False)
-            write_list(find_images(data, out), source_root(data, out), out)
-            return
-        listed, device = read_list(needs[0]), encoder_device()
-        if part.stage == "latents":
-            vae = Autoencoder(Path(part.settings["autoencoder"]), device, part.settings["slicing"])
-            cache_latents(listed, vae.encode, Data(**part.settings["data"]), out)
-        elif part.stage == "text":
-            texts = (text for told in listed.images for text in told.captions)
-            cache_captions(texts, TextEncoder(Path(part.settings["encoder"]), device), out)
-        else:
-            judge = Judge(**part.settings["judge"])
-            train_judge(listed, part.settings["test"], part.settings["size"], judge, device, out)

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
 from ablation.systems.hunyuan3d.data.dataset import ShapeDataset
 from ablation.systems.hunyuan3d.network import ShapeGenerator
@@ -81,14 +80,3 @@ class System:
         if problem := missing_parts(weights):
             lines.append(f"weights: {problem}; {UNTRAINED}\n{DOWNLOAD}")
         return lines
-
-    @staticmethod
-    def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
-        """``shape``: one shape in the released layout, from there or from a mesh."""
-        from ablation.systems.hunyuan3d.data.sources import make_from_mesh, take_released
-
-        root = Path(part.settings["root"])
-        if part.settings["source"] == "meshes":
-            make_from_mesh(root / f"{part.name}.ply", part.name, part.settings, out)
-        else:
-            take_released(root, part.name, out)

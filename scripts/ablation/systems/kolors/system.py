@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
 from ablation.systems.kolors.architecture import TIME_IDS, TRAIN_STEPS
 from ablation.systems.kolors.data.dataset import LayoutDataset
@@ -104,10 +103,3 @@ class System:
         lines = [f"weights: {'; '.join(lacking)}\n{DOWNLOAD}"] if (lacking := [each for each in problems if each]) else []
         data = [path for path in self.settings.data.outside() if not Path(path).exists()]
         return lines + [f"data: {path} is not there; see docs/data.md" for path in data]
-
-    @staticmethod
-    def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
-        """``labels``: boxes by a vision-language model; ``layouts``: those that can be used; ``latents`` of their pictures."""
-        from ablation.systems.kolors.data.prepare import prepare
-
-        prepare(part, needs, out)

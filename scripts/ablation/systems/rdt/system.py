@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ablation.parts import Part
 from ablation.systems.base import Evaluation, Objective
 from ablation.systems.rdt.data.dataset import StepDataset
-from ablation.systems.rdt.data.episodes import count_steps, find_episodes, read_list, split, write_list
-from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, cache_bytes, embed_images, embed_texts
+from ablation.systems.rdt.data.episodes import count_steps, read_list, split
+from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, cache_bytes
 from ablation.systems.rdt.diffusion import STEPS, training_loss
 from ablation.systems.rdt.model.runner import RDTRunner, observation_of
-from ablation.systems.rdt.settings import Data, SystemSettings
+from ablation.systems.rdt.settings import SystemSettings
 from ablation.systems.rdt.weights import DOWNLOAD as WEIGHTS_DOWNLOAD
 from ablation.systems.rdt.weights import load_weights
 
@@ -124,23 +123,3 @@ class System:
         if (needed := cache_bytes(steps, data, a.images.patches, a.img_dim)) > LARGE:
             log.warning("the embeddings of the images below %s will take %.0f GiB of disk", data.root, needed / GIB)
         return []
-
-    @staticmethod
-    def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
-        """``episodes``: examine them, or record them first; ``text``, ``image``: the embeddings of what they tell and show."""
-        from ablation.systems.rdt.encoders import ImageEncoder
-        from ablation.systems.rdt.simulation.record import record_episodes
-        from ablation.systems.released import encoder_device
-        from ablation.systems.t5 import TextEncoder
-
-        if part.stage == "episodes":
-            data = Data(**part.settings)
-            root = out if data.source == "simulation" else Path(data.root)
-            if data.source == "simulation":
-                record_episodes(root, data.simulation.side, data.simulation.seed, data.simulation.episodes)
-            write_list(find_episodes(root, data), root, out)
-        elif part.stage == "text":
-            embed_texts(read_list(needs[0]), TextEncoder(Path(part.settings["encoder"]), encoder_device()), out)
-        else:
-            encode = ImageEncoder(Path(part.settings["encoder"]), encoder_device())
-            embed_images(read_list(needs[0]), encode, Data(**part.settings["data"]), out)

@@ -9,14 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ablation.parts import Part
 from ablation.prefix.cache import Cache, take_state
 from ablation.systems.base import Draw, Evaluation, Objective
-from ablation.systems.vggt.data.capture import capture
 from ablation.systems.vggt.data.dataset import INPUT, SequenceDataset, detail_mask
-from ablation.systems.vggt.data.eth3d import DOWNLOAD as DATA_DOWNLOAD
-from ablation.systems.vggt.data.eth3d import missing_scenes
-from ablation.systems.vggt.data.scene import prepare_scene
 from ablation.systems.vggt.geometry import normalise, unproject
 from ablation.systems.vggt.losses import camera_loss, depth_loss
 from ablation.systems.vggt.metrics import align, constant_depth, depth_metrics, mean_of, pose_auc, pose_errors
@@ -150,21 +145,14 @@ class System:
 
     def missing(self) -> list[str]:
         """Scenes and weights that are not there."""
+        from ablation.systems.vggt.data.eth3d import DOWNLOAD, missing_scenes
+
         lines, data = [], self.settings.data
         if data.source == "eth3d" and (scenes := missing_scenes(Path(data.root), data.scenes)):
-            lines.append(f"data: {data.root} lacks the scenes {', '.join(scenes)}\n{DATA_DOWNLOAD.format(root=data.root)}")
+            lines.append(f"data: {data.root} lacks the scenes {', '.join(scenes)}\n{DOWNLOAD.format(root=data.root)}")
         if not Path(self.settings.model.weights).is_file():
             lines.append(f"weights: {self.settings.model.weights} is not there\n{WEIGHTS_DOWNLOAD}")
         return lines
-
-    @staticmethod
-    def prepare(part: Part, needs: Sequence[Path], out: Path) -> None:
-        """``capture``: make a scene of the demo; ``scene``: read a scene at the size it is trained at."""
-        if part.stage == "capture":
-            capture(part.name, out)
-        else:
-            root = needs[0] if needs else Path(part.settings["root"])
-            prepare_scene(root, part.name, part.settings, out)
 
 
 def _save_middle(out: Path, scene: str, names: Sequence[str], sample: dict[str, Tensor], predicted: Tensor) -> None:

@@ -13,10 +13,10 @@ from ablation.errors import UserError
 from ablation.prefix.cache import Cache
 from ablation.systems.base import Draw
 from ablation.systems.vggt.data.augment import Box, jitter, mirrored, random_box, whole
+from ablation.systems.vggt.data.densify import rasterise
 from ablation.systems.vggt.data.regions import DETAIL
-from ablation.systems.vggt.data.scene import Scene
+from ablation.systems.vggt.data.scene import PreparedView, Scene
 from ablation.systems.vggt.data.sequences import windows_of
-from ablation.systems.vggt.data.view import PreparedView, rasterise
 from ablation.systems.vggt.settings import Augment, Data
 
 INPUT = "images"  # what the frozen part of the network sees of a sample

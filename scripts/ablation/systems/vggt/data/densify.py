@@ -1,4 +1,4 @@
-"""Dense depth from sparse points: linear interpolation of inverse depth over a triangulation of the image."""
+"""Depth maps from sparse points: as they are, or dense by interpolation of inverse depth over a triangulation of the image."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,3 +37,13 @@ def densify(points: NDArray[np.float32], height: int, width: int) -> NDArray[np.
     weights = np.concatenate([two, 1 - two.sum(axis=1, keepdims=True)], axis=1)
     dense.reshape(-1)[inside] = 1 / (weights * inverse[mesh.simplices[triangle[inside]]]).sum(axis=1)
     return dense
+
+
+def rasterise(points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Sparse depth [H, W] from (u, v, z) [M, 3]; the nearest point of a pixel wins, 0 where there is none."""
+    depth = np.zeros((height, width), np.float32)
+    u, v = np.rint(points[:, 0]).astype(int), np.rint(points[:, 1]).astype(int)
+    inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)
+    order = np.argsort(-points[inside, 2], kind="stable")  # far to near: what is painted last stays
+    depth[v[inside][order], u[inside][order]] = points[inside, 2][order]
+    return depth

@@ -4,7 +4,6 @@ Intrinsics use integer pixel centres (the first pixel's centre is (0, 0)), as VG
 principal point scales as ``(c + 0.5) * s - 0.5``.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from ablation.errors import UserError
 from ablation.systems.opening import Unreadable, opened
 from ablation.systems.vggt.data.eth3d import View
 from ablation.systems.vggt.data.regions import DETAIL, PLANAR
+from ablation.systems.vggt.data.scene import PreparedView
 
 EVALUATION_AND_OBSERVATION = 2  # mask bit: the scan's geometry is wrong here. Bit 1 concerns colour only.
 MASK_BITS = 3
@@ -43,18 +43,6 @@ class Pinhole(NamedTuple):
         v, u = np.mgrid[: self.height, : self.width]
         x, y = (u - self.cx) / self.fx, (v - self.cy) / self.fy
         return np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
-
-
-@dataclass
-class PreparedView:
-    """Arrays of one view; depths in metres, 0 where there is none."""
-
-    image: NDArray[np.uint8]  # [H, W, 3]
-    intrinsics: NDArray[np.float32]  # [3, 3]
-    extrinsics: NDArray[np.float32]  # [3, 4]
-    points: NDArray[np.float32]  # [M, 3]: u, v (integer pixel centres), z of the sparse depth
-    laser: NDArray[np.float32] | None  # [H, W]
-    regions: NDArray[np.uint8] | None  # [H, W], labelled by hand
 
 
 def prepare_view(view: View, size: tuple[int, int], fit: str, depth_range: tuple[float, float]) -> PreparedView:
@@ -116,16 +104,6 @@ def project(
     u, v, z = u[inside], v[inside], local[inside, 2]
     free = ~blocked[np.rint(v).astype(int), np.rint(u).astype(int)]
     return np.stack([u, v, z], axis=-1)[free].astype(np.float32)
-
-
-def rasterise(points: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Sparse depth [H, W] from (u, v, z) [M, 3]; the nearest point of a pixel wins, 0 where there is none."""
-    depth = np.zeros((height, width), np.float32)
-    u, v = np.rint(points[:, 0]).astype(int), np.rint(points[:, 1]).astype(int)
-    inside = (u >= 0) & (v >= 0) & (u < width) & (v < height)
-    order = np.argsort(-points[inside, 2], kind="stable")  # far to near: what is painted last stays
-    depth[v[inside][order], u[inside][order]] = points[inside, 2][order]
-    return depth
 
 
 def _valid(depth: NDArray[np.float32], depth_range: tuple[float, float]) -> NDArray[np.float32]:
