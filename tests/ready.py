@@ -13,7 +13,7 @@ from multiprocessing.reduction import DupFd
 import pytest
 
 SYSTEMS = ["ablation.systems.vggt.system", "ablation.systems.kolors.system"]
-LOADED = ["peft", "deepspeed", "ablation.training.trainer", *SYSTEMS]
+LOADED = ["peft", "deepspeed", "ablation.training.trainer", *SYSTEMS, "frozen"]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(LOADED)
 

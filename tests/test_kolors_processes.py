@@ -18,7 +18,9 @@ from ablation.systems.kolors.network import Kolors
 from ablation.systems.kolors.preparation import prepare
 
 TEXT = small.SIZES.text_encoder.model_copy(update={"vocabulary": 128})  # as many words as the tokenizer has
-SIZES = small.SIZES.model_copy(update={"text_encoder": TEXT})
+# A level without attention and one with it: ZeRO-3 gathers the weights of each module, again and again.
+UNET = small.SIZES.unet.model_copy(update={"channels": (8, 16), "transformers": (0, 1), "heads": (1, 2)})
+SIZES = small.SIZES.model_copy(update={"text_encoder": TEXT, "unet": UNET})
 TRAINED = {"train": {"full": ["adapter", "heads"]}, "lr": 1e-3}
 ZERO, ZERO3 = {"distributed": "zero2"}, {"distributed": "zero3"}
 LAUNCHES = {  # six samples a step each, two a pass: the contrast of captions and pictures is within a pass

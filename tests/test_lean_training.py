@@ -1,9 +1,11 @@
 """Training in less memory: moments in 8 bits, weights in bf16, the step in the backward pass, frozen weights in few bits."""
 
+import gc
 import json
 import math
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -104,6 +106,18 @@ def test_no_two_gradients_exist_at_a_time(train):
         parameter.register_post_accumulate_grad_hook(lambda _: most.append(sum(p.grad is not None for p in trained)))
     ended(ours)
     assert len(most) > 6 * 50 and max(most) == 0
+
+
+@pytest.mark.parametrize("strategy", [WHOLE, WHOLE | FUSED])
+def test_what_a_run_held_is_given_back(train, strategy):
+    """To the evaluation, which follows in the same process."""
+    ours = train("run", strategy, steps=1)
+    ended(ours)
+    held = [weakref.ref(p) for p in ours.model.parameters()]
+    ours.meter.report()
+    del ours
+    gc.collect()
+    assert not [weight for weight in held if weight() is not None]
 
 
 def test_a_nan_ends_a_fused_run_as_diverged(train):

@@ -137,7 +137,7 @@ def test_optimizer_state_above_the_budget_fails_in_the_step_that_makes_it(job):
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: device-side assert triggered"), ValueError("no")])
 def test_other_errors_fail_the_job(job, monkeypatch, error):
     def broken(self, model, batch, name):
-        raise error
+        raise type(error)(*error.args)  # the one above lives on, and would all that its traceback holds
 
     monkeypatch.setattr(System, "objective", broken)
     with pytest.raises(type(error)):

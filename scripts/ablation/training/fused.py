@@ -1,6 +1,7 @@
 """The optimizer's step within the backward pass: each weight is stepped when its gradient is there, which is then forgotten."""
 
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 from accelerate import Accelerator
@@ -23,8 +24,9 @@ class Fused(Copies):
         self.norms: dict[nn.Parameter, Tensor] = {}
         self.group: dict[str, Any] = optimizer.param_groups[0]
         self.all: list[nn.Parameter] = self.group["params"]
+        step = WeakMethod(self._step)  # garbage collection does not look into these hooks: the model would never go
         for parameter in self.all:
-            parameter.register_post_accumulate_grad_hook(self._step)
+            parameter.register_post_accumulate_grad_hook(lambda parameter: step()(parameter))
 
     @torch.no_grad()
     def _step(self, parameter: nn.Parameter) -> None:
