@@ -1,4 +1,5 @@
 # Targets and includes, nothing else. What a study is: docs/study.md; how the parts fit: docs/design.md.
+import gc
 import signal
 
 from snakemake.utils import min_version
@@ -6,6 +7,8 @@ from snakemake.utils import min_version
 min_version("9.27")
 # SLURM's warning ahead of the time limit goes to all processes of a job; it is meant for the program that trains.
 signal.signal(signal.SIGUSR1, lambda number, frame: None)
+# What Snakemake knows of thousands of jobs stays until its end; Python need not look for garbage in it after every 700 objects.
+gc.set_threshold(100_000)
 
 
 include: "rules/place.smk"

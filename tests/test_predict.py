@@ -19,7 +19,7 @@ from ablation.vram.predict import Predictor, largest_batch, verdict
 from ablation.vram.replay import allocated_peak, replay
 from ablation.vram.step import trace_step, trace_step_on_cpu
 from ablation.vram.trace import Trace
-from ablation.vram.traces import Traces
+from ablation.vram.traces import Traces, family
 
 ADA = "8.9"
 TINY = {
@@ -91,6 +91,16 @@ def test_ten_thousand_runs_cost_a_handful_of_traces():
     found = {run.id: predictor(run).allocated for run in many[::33]}
     assert predictor.traces.traced == 2 * 2 * 3  # once and more often accumulated; two ranks; batches 1, 2 and 3
     assert len(set(found.values())) == 2 * 100, "every batch and rank has its own, one more for accumulation"
+
+
+ALIKE = [{"title": "x"}, {"compute": {"threads": 3}}, {"evaluation": {"alignment": "none"}}, {"training": {"steps": 3}}]
+OTHERS = [{"loss": {"window_weight": 2.0}}, {"data": {"frames": 3}}, {"training": {"ema": 0.9}}, {"lora": {"dropout": 0.0}}]
+
+
+@pytest.mark.parametrize(("change", "same"), [*((change, True) for change in ALIKE), *((change, False) for change in OTHERS)])
+def test_runs_are_a_family_if_their_steps_are_alike(change, same):
+    found = [family(expand(load_study(STUDY, {**changes, "sweep": {"seed": 0}}), "demo")[0]) for changes in ({}, change)]
+    assert (found[0] == found[1]) == same
 
 
 def test_traces_made_side_by_side_are_the_same(tmp_path):

@@ -21,6 +21,7 @@ Size = Annotated[int, Field(ge=1, le=1_000_000)]
 """Of a part of a network: more is a slip of the pen, and would be found out with all memory full."""
 Depth = Annotated[int, Field(ge=1, le=1000)]
 """Blocks or layers, each of which is built."""
+NOT_OF_A_STEP = {"title", "evaluation", "compute", "hardware", "scale", "training"}
 
 
 def _place(text: str) -> str:
@@ -186,6 +187,11 @@ class Settings(Strict):
     def inputs_hash(self) -> str:
         """A hash of what the frozen part of a network and its inputs depend on."""
         return short_hash(self.model_dump(mode="json", include={"system", "data", "model"}))
+
+    @cached_property
+    def step_hash(self) -> str:
+        """A hash of what the shape of a step depends on, but for the training; once for all runs that share them."""
+        return short_hash(self.model_dump(mode="json", exclude=NOT_OF_A_STEP), 24)
 
     def prefix_cut(self, trained: Sequence[str]) -> int | None:
         """How far the network reaches before all that is ``trained`` (patterns, as in a strategy); None where nothing does.

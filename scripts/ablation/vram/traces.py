@@ -28,7 +28,6 @@ from ablation.vram.sharding.rank import as_sharded
 from ablation.vram.trace import MICRO_STEPS, Call, Mark, Modules, Trace, Untraceable
 
 PACKAGES = ("torch", "peft", "accelerate", "transformers")
-NOT_OF_A_STEP = {"title", "evaluation", "compute", "hardware", "scale", "training"}
 ENOUGH = 2  # traces, from which all others follow
 ALONE = {"batch": 1, "rank": None}  # with a batch of one, some tensors need no copy that others need
 SAME_SIZE = {"tf32": "fp32", "fp16": "bf16"}
@@ -51,8 +50,8 @@ class Traces:
         self._known: dict[tuple[str, Point], Trace | Untraceable] = {}
         self.traced = 0  # steps that were really traced
         for run in runs:
-            self._points[family(run)].add(_point(run))
-            self._examples.setdefault(family(run), run)
+            self._points[name := family(run)].add(_point(run))
+            self._examples.setdefault(name, run)
 
     def prepare(self, workers: int) -> None:
         """Trace all that must be traced, in ``workers`` processes. Without it, traces are made when they are asked for."""
@@ -155,12 +154,11 @@ def _attempt(traces: Traces, run: Run, point: Point) -> tuple[Trace | None, int]
 
 def family(run: Run) -> str:
     """All that the shape of a run's step in one process depends on, but batch and rank."""
-    settings = run.settings.model_dump(mode="json", exclude=NOT_OF_A_STEP)
     strategy = run.strategy.model_dump(mode="json", exclude={"lr", "offload"})
     precision = SAME_SIZE.get(run.axes["precision"], run.axes["precision"])
     training = run.settings.training
     micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
-    return canonical([settings, strategy, precision, micro_steps, training.clip is not None, training.ema > 0])
+    return canonical([run.settings.step_hash, strategy, precision, micro_steps, training.clip is not None, training.ema > 0])
 
 
 def _point(run: Run) -> Point:
