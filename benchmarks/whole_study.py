@@ -2,7 +2,8 @@
 
     python benchmarks/whole_study.py [--seeds 0 1] [--record]
 
-Both in CPU seconds, and in copies of the project of their own. The metrics of both must agree.
+Both in CPU seconds, and in copies of the project of their own; the study with short runs that share a process
+(``compute.runs_per_job``). The metrics of both must agree.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from ablation.study import load_study
 ROOT = Path(__file__).parent.parent
 STUDY = "vggt-eth3d"
 FOLDER = f"results/demo/{STUDY}"
+RUNS_PER_JOB = 6
 METRICS_WITHIN = 1e-3  # of each other: at most rounding, where the two compute in another order
 TEST = "tests/test_training.py::test_the_trainer_learns_what_a_plain_loop_learns"
 
@@ -51,8 +53,8 @@ def cpu_seconds(command: list[str], folder: Path) -> float:
 
 def shared(folder: Path, seeds: list[int]) -> float:
     """The study through Snakemake."""
-    sweep = f"sweep={{seed: {seeds}}}"
-    target = [f"{FOLDER}/runs.parquet", "--profile", "local", "-c2", "--config", f"studies={STUDY}", "scale=demo", sweep]
+    settings = [f"sweep={{seed: {seeds}}}", f"compute={{runs_per_job: {RUNS_PER_JOB}}}"]
+    target = [f"{FOLDER}/runs.parquet", "--profile", "local", "-c2", "--config", f"studies={STUDY}", "scale=demo", *settings]
     return cpu_seconds([sys.executable, "-m", "snakemake", *target], folder)
 
 
