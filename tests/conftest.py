@@ -24,9 +24,10 @@ PARITY = Path(__file__).parent / "data/parity"
 
 # The files that take longest, longest first: run in several processes, none of them is left to be waited for at the end.
 LONGEST = [
-    "test_kolors_processes", "test_workflow", "test_scaffold", "test_module", "test_verify_example", "test_processes",
-    "test_probe_workflow", "test_workflow_plan", "test_faults", "test_predict", "test_training", "test_docs",
-    "test_recommended", "test_status_training", "test_rdt_system", "test_hunyuan3d_system",
+    "test_workflow", "test_probe_workflow", "test_kolors_processes", "test_verify_example", "test_workflow_plan",
+    "test_processes", "test_module", "test_scaffold", "test_predict", "test_prefix", "test_gpu_records", "test_lean_training",
+    "test_packing_workflow", "test_docs", "test_runs_per_job", "test_sharding", "test_memory_goals", "test_faults",
+    "test_training", "test_recompute", "test_recommended", "test_status_training", "test_hunyuan3d_system",
 ]  # fmt: skip
 
 torch.set_num_threads(1)
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest first (with xdist's --no-loadscope-reorder), each file in its own order."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """What all files have loaded is not looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
