@@ -307,6 +307,8 @@ def main() -> None:
                 job.publish()
             elif several:
                 load_libraries(run)
+                import matplotlib.figure  # noqa: F401  (evaluations draw with it)
+
                 if status := do_in_child(job, own=True):
                     fail(status)
                 go_on(run, args)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ablation.systems.vggt.geometry import normalise, unproject
-from ablation.systems.vggt.losses import camera_loss, depth_loss, point_loss
+from ablation.systems.vggt.losses import MIN_QUANTILE_PIXELS, camera_loss, depth_loss, point_loss
 from ablation.systems.vggt.pose import decode_pose, encode_pose, quaternion_of, rotation_of
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -103,12 +103,17 @@ def test_what_lies_under_the_mask_does_not_matter(quantile):
     assert (predicted.grad[..., 0][~masks] == 0).all()
 
 
-def test_quantile_filter_is_the_mean_below_the_quantile():
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, st.floats(0.01, 1), st.floats(0.05, 1))
+def test_quantile_filter_is_the_mean_below_the_quantile(seed, quantile, valid):
+    """Whatever share of the pixels is valid."""
     predicted, confidence, target, masks = depth_case()
+    masks = masks & (torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed)) < valid)
     errors = (predicted[..., 0] - target).abs()[masks]
-    threshold = errors.sort().values[round(0.98 * (len(errors) - 1))]
-    expected = errors[errors < threshold].mean()
-    torch.testing.assert_close(depth_loss(predicted, confidence, target, masks, 0.98)["reg"], expected)
+    rank = (quantile * (torch.tensor(len(errors)) - 1)).round().long()
+    below = errors[errors < errors.sort().values[rank]]
+    expected = (below if len(below) > MIN_QUANTILE_PIXELS else errors).mean()
+    torch.testing.assert_close(depth_loss(predicted, confidence, target, masks, quantile)["reg"], expected)
 
 
 def test_too_few_pixels_give_no_loss_but_a_gradient():

@@ -1,12 +1,16 @@
 """Pictures of a prediction: image, predicted depth, true depth, error."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ERROR_SHARE = 0.25  # the error's colours end at this share of the median depth
-HEIGHT_INCHES = 1.9
+HEIGHT_INCHES, TITLE, GAP, BAR = 1.9, 0.2, 0.12, 0.5  # of a picture, above it, between two, a scale with its numbers
 
 
 def save_panel(path: Path, image: NDArray, predicted: NDArray, truth: NDArray) -> None:
@@ -24,13 +28,24 @@ def save_panel(path: Path, image: NDArray, predicted: NDArray, truth: NDArray) -
         ("true depth (m)", np.where(known, truth, np.nan), depth),
         ("absolute error (m)", error, {"cmap": "magma", "vmin": 0, "vmax": limit}),
     ]
-    width = HEIGHT_INCHES * image.shape[1] / image.shape[0]
-    figure = Figure(figsize=(4 * width + 1.4, HEIGHT_INCHES + 0.3), layout="constrained")
-    for axis, (title, values, style) in zip(figure.subplots(1, 4), panels, strict=True):
-        shown = axis.imshow(values, interpolation="nearest", **style)
+    width, height = HEIGHT_INCHES * image.shape[1] / image.shape[0], HEIGHT_INCHES + TITLE + GAP
+    figure = Figure(figsize=(4 * (width + GAP) + 3 * BAR, height))
+    left = GAP / 2
+    for title, values, style in panels:  # placed by hand: a layout that is solved draws everything several times
+        axis = figure.add_axes(_share(figure, left, GAP / 2, width, HEIGHT_INCHES))
+        shown = axis.imshow(values, interpolation="nearest", aspect="auto", **style)
         axis.set_title(title, fontsize=9, parse_math=False)
         axis.set_axis_off()
+        left += width + GAP
         if style:
-            bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02)
-            bar.ax.tick_params(labelsize=7)
+            bar = figure.add_axes(_share(figure, left - GAP / 2, GAP / 2, BAR / 5, HEIGHT_INCHES))
+            figure.colorbar(shown, cax=bar)
+            bar.tick_params(labelsize=7)
+            left += BAR
     figure.savefig(path, dpi=110)
+
+
+def _share(figure: "Figure", left: float, bottom: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """A box in inches, as shares of the figure."""
+    across, up = figure.get_size_inches()
+    return left / across, bottom / up, width / across, height / up
