@@ -7,8 +7,9 @@ from snakemake.utils import min_version
 min_version("9.27")
 # SLURM's warning ahead of the time limit goes to all processes of a job; it is meant for the program that trains.
 signal.signal(signal.SIGUSR1, lambda number, frame: None)
-# What Snakemake knows of thousands of jobs stays until its end; Python need not look for garbage in it after every 700 objects.
-gc.set_threshold(100_000)
+# What Snakemake knows of 10,000 jobs, some two million objects, stays until its end: Python looks for garbage after each half
+# million that are new, not after each 700.
+gc.set_threshold(500_000)
 
 
 include: "rules/place.smk"
