@@ -94,13 +94,13 @@ def test_ten_thousand_runs_cost_a_handful_of_traces():
 
 
 def test_traces_made_side_by_side_are_the_same(tmp_path):
-    wanted = small_runs(batch=[1, 2, 3, 7], rank=[2, 5])
+    wanted = small_runs(batch=[1, 2, 3, 7], rank=2)
     alone, together = Traces(wanted, ADA), Traces(wanted, ADA, tmp_path)
     together.prepare(workers=2)
-    assert together.traced == 2 * 3  # batches 1, 2 and 3 at two ranks
+    assert together.traced == 3  # batches 1, 2 and 3
     for run in wanted:
         assert np.array_equal(alone[run].sizes, together[run].sizes)
-    assert alone.traced == together.traced == 6
+    assert alone.traced == together.traced == 3
 
 
 def test_a_folder_keeps_traces(tmp_path):
@@ -133,7 +133,7 @@ def test_what_costs_more_is_predicted_to():
     def needed(checkpointing: bool = True, **sweep) -> float:
         changes = {
             "model": {"architecture": TINY},
-            "data": {"resolution": [28, 42]},
+            "data": {"resolution": [28, 42], "frames": 2},
             "strategies": {"C": {"gradient_checkpointing": checkpointing}},
         }
         axes = {"strategy": "C", "rank": 4, "batch": 2, "precision": "bf16", "seed": 0, **sweep}
