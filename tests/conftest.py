@@ -24,7 +24,7 @@ PARITY = Path(__file__).parent / "data/parity"
 
 # The files that take longest, longest first: run in several processes, none of them is left to be waited for at the end.
 LONGEST = [
-    "test_workflow", "test_probe_workflow", "test_kolors_processes", "test_verify_example", "test_workflow_plan",
+    "test_workflow", "test_kolors_processes", "test_verify_example", "test_probe_workflow", "test_workflow_plan",
     "test_processes", "test_module", "test_scaffold", "test_predict", "test_prefix", "test_gpu_records", "test_lean_training",
     "test_packing_workflow", "test_docs", "test_runs_per_job", "test_sharding", "test_memory_goals", "test_faults",
     "test_training", "test_recompute", "test_recommended", "test_status_training", "test_hunyuan3d_system",

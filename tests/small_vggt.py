@@ -36,6 +36,7 @@ def study_of(
         "data": {"scenes": ["hall", "yard"], "resolution": [28, 42], "frames": 3, "target": "laser", "split": {"by": "scene"}},
         "model": {"weights": str(root / "weights.safetensors"), "architecture": tiny.model_dump(mode="json")},
         "training": {"steps": steps, "checkpoint_every": 2},
+        "evaluation": {"pictures": 0},
         "lora": {"dropout": dropout},
         "loss": {"camera": 1.0, "conf": 0.0, "reg": 0.0, "grad": 0.0},
         "compute": {"threads": 1, "workers": 0, **(compute or {})},

@@ -4,13 +4,13 @@ import json
 
 import pandas as pd
 from test_faults import outcome
-from workflow import copy_project, jobs, snakemake
+from workflow import TWO_SCENES, copy_project, jobs, snakemake
 
 from ablation.attempts import Journal
 
 STUDY = [
     "studies=vggt-eth3d",
-    "data={scenes: [library, motorcycle], split: {test: [motorcycle]}}",
+    TWO_SCENES,
     "training={steps: 3}",
     "sweep={strategy: A, rank: 4, seed: [0, 1]}",
 ]

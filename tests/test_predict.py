@@ -104,13 +104,13 @@ def test_runs_are_a_family_if_their_steps_are_alike(change, same):
 
 
 def test_traces_made_side_by_side_are_the_same(tmp_path):
-    wanted = small_runs(batch=[1, 2, 3, 7], rank=[2, 5])
+    wanted = small_runs(batch=[1, 2, 3, 7], rank=2)
     alone, together = Traces(wanted, ADA), Traces(wanted, ADA, tmp_path)
     together.prepare(workers=2)
-    assert together.traced == 2 * 3  # batches 1, 2 and 3 at two ranks
+    assert together.traced == 3  # batches 1, 2 and 3
     for run in wanted:
         assert np.array_equal(alone[run].sizes, together[run].sizes)
-    assert alone.traced == together.traced == 6
+    assert alone.traced == together.traced == 3
 
 
 def test_a_folder_keeps_traces(tmp_path):
@@ -143,7 +143,7 @@ def test_what_costs_more_is_predicted_to():
     def needed(checkpointing: bool = True, **sweep) -> float:
         changes = {
             "model": {"architecture": TINY},
-            "data": {"resolution": [28, 42]},
+            "data": {"resolution": [28, 42], "frames": 2},
             "strategies": {"C": {"gradient_checkpointing": checkpointing}},
         }
         axes = {"strategy": "C", "rank": 4, "batch": 2, "precision": "bf16", "seed": 0, **sweep}

@@ -73,6 +73,7 @@ def lab(tmp_path, tiny, vggt, folders):
             },
             "model": {"weights": str(weights["weights"]), "architecture": tiny.model_dump(mode="json")},
             "training": {"steps": 5, "checkpoint_every": 3, "preview_every": 5, **(training or {})},
+            "evaluation": {"pictures": 0},  # which take as long as all the rest
             "compute": {"threads": 1, "workers": 0},
             "strategies": STRATEGIES,
             "sweep": {"strategy": list(strategy), "rank": 4, "precision": "fp32", "batch": 2, **axes},

@@ -6,16 +6,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import ROOT, STUDY
-from workflow import copy_project, snakemake
+from workflow import TWO_SCENES, copy_project, snakemake
 
 from ablation.hardware import load_card
 from ablation.probe.cell import Cell
 from ablation.study import load_study
 from ablation.sweep import expand
 from ablation.vram.budget import CONTEXT_GIB
+from ablation.yamlfile import parse_yaml
 
-SMALL = ["sweep={strategy: [A, C], rank: 4, seed: [0, 1]}"]
-WIDER = ["sweep={strategy: [A, C], rank: [4, 8], seed: [0, 1]}"]
+SMALL = [TWO_SCENES, "sweep={strategy: [A, C], rank: 4, seed: [0, 1]}"]
+WIDER = [TWO_SCENES, "sweep={strategy: [A, C], rank: [4, 8], seed: [0, 1]}"]
 # A cell that tests of the plan predict as well: its step is traced once.
 FULL = ["scale=full", "sweep={strategy: A, rank: 16, batch: 1, accumulation: 1, precision: bf16}", "keep=batch == 1"]
 RESULTS = "results/demo/vggt-eth3d"
@@ -58,7 +59,8 @@ def test_a_new_rank_probes_its_cells_only_and_a_failed_one_is_tried_again(projec
     """One of the new cells cannot write its record: a row that says why, and the others stand."""
     results = project / RESULTS
     before = records(results)
-    study = load_study(STUDY, {"sweep": {"strategy": "C", "rank": 8, "seed": 0}})
+    data = parse_yaml(TWO_SCENES.removeprefix("data="))
+    study = load_study(STUDY, {"data": data, "sweep": {"strategy": "C", "rank": 8, "seed": 0}})
     unlucky = Cell(expand(study, "x")[0], load_card("rtx4090", ROOT / "config/hardware"), "cpu").name
     (results / f"probe/{unlucky}.json").mkdir()
     done = snakemake(project, "probe", config=WIDER)
@@ -106,7 +108,7 @@ def test_full_scale_is_not_probed_on_a_cpu(project):
 def test_the_largest_batch_fits_and_the_next_does_not(project):
     """On a card that is made to fit two samples of the demo, as a probe of them measures."""
     card = (project / "config/hardware/rtx4090.yaml").read_text()
-    config = ["sweep={strategy: A, rank: 4, batch: 2, accumulation: 2, seed: 0}"]
+    config = [TWO_SCENES, "sweep={strategy: A, rank: 4, batch: 2, accumulation: 2, seed: 0}"]
     assert snakemake(project, "probe", config=config).returncode == 0
     of_two = pd.read_csv(project / RESULTS / "probe.csv")["peak_allocated_gib"].max()
     usable = 1.02 * of_two + CONTEXT_GIB

@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import ModelCard
 from peft import PeftConfig
 from test_report_page import data_of
-from workflow import copy_project, jobs, snakemake
+from workflow import TWO_SCENES, copy_project, jobs, snakemake
 
 from ablation.attempts import Journal
 from ablation.formats import SCHEMA
@@ -22,7 +22,7 @@ from ablation.yamlfile import dump_yaml, load_yaml
 
 MICRO = [
     "studies=vggt-eth3d",
-    "data={scenes: [library, motorcycle], split: {test: [motorcycle]}}",
+    TWO_SCENES,
     "training={steps: 3}",
     "sweep={strategy: [A, C], rank: 4, seed: 0}",
 ]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from conftest import ROOT
 
+TWO_SCENES = "data={scenes: [library, motorcycle], split: {test: [motorcycle]}}"
+"""Data of small studies. Those that share it and a cell share the trace of its step."""
+
 
 def copy_project(target: Path) -> Path:
     """The project as git has it (with what is not ignored), or as it lies there when this is no checkout.
