@@ -26,7 +26,6 @@ from ablation.resolved import runs_of, save_study
 from ablation.seal import seal
 from ablation.study import load_study
 from ablation.sweep import Run
-from ablation.systems import load_system
 
 ROOT = Path(__file__).parent.parent
 STUDY = "vggt-eth3d"
@@ -47,8 +46,7 @@ def studied(folder: Path, pack: int, count: int, steps: int) -> list[Run]:
 
 def data_of(run: Run, folder: Path) -> list[Path]:
     """The prepared data of ``run``."""
-    system = load_system(run.settings)
-    found = [prepared(part, system, folder) for part in run.settings.parts()]
+    found = [prepared(part, run.settings.system, folder) for part in run.settings.parts()]
     for each in found:
         seal(each)
     return found

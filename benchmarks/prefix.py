@@ -20,7 +20,6 @@ from whole_study import STUDY, copied, cpu_seconds
 from ablation.resolved import runs_of, save_study
 from ablation.study import load_study
 from ablation.sweep import Run
-from ablation.systems import load_system
 
 TEST = "tests/test_prefix.py::test_losses_gradients_weights_and_metrics_are_the_same"
 
@@ -51,7 +50,7 @@ def compared(project: Path, work: Path, strategies: list[str], turns: int) -> tu
     )
     save_study(project / "study.json", STUDY, study)
     runs = runs_of(project / "study.json")
-    data = [str(prepared(part, load_system(study.settings), work / "data")) for part in study.settings.parts()]
+    data = [str(prepared(part, study.settings.system, work / "data")) for part in study.settings.parts()]
     without, reading = [], []
     for turn in range(turns):
         plain, quick = work / f"plain-{turn}", work / f"quick-{turn}"
