@@ -13,7 +13,7 @@ from ablation.device import choose_device
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
-        blocks = [torch.ones(4 * 2**20) for _ in range(4)]  # of 16 MiB each
+        blocks = [torch.ones(12 * 2**20) for _ in range(2)]  # of 48 MiB each: more than glibc ever keeps of itself
         del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
