@@ -46,21 +46,22 @@ def test_what_prepares_and_what_judges_is_not_loaded_nor_any_thread_or_gpu_begun
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("lora", [None, ["everything"]])
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_what_libraries_load_only_where_it_is_installed_is_not_loaded(system):
+def test_what_libraries_load_only_where_it_is_installed_is_not_loaded(system, lora):
     """And is there for those who ask for it later."""
     program = f"""
 import sys
 from types import SimpleNamespace as N
 from ablation.training.loading import load_libraries
-load_libraries(N(settings=N(system="{system}"), strategy=N(train=N(lora=["everything"]))))
+load_libraries(N(settings=N(system="{system}"), strategy=N(train=N(lora={lora}))))
 loaded = {{name for name, module in sys.modules.items() if module}}
 print("peft" in loaded, {{"scipy", "bitsandbytes", "pycolmap"}} & loaded)
 from scipy.spatial import Delaunay
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "scripts")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "True set()\n"
+    assert done.stdout == f"{lora is not None} set()\n"
 
 
 def test_both_ways_build_the_same_network(monkeypatch):

@@ -9,7 +9,9 @@ from importlib import import_module
 from ablation.sweep import Run
 
 OPTIMIZER = "torch._dynamo"  # which torch loads with the first optimizer, whether anything is compiled or not
-UNUSED = "scipy"  # by what is used of PEFT and diffusers, which load it wherever it is installed, for half a second
+
+# Loaded by PEFT and diffusers, and by diffusers alone, wherever they are installed: half a second each, unused.
+BY_BOTH, BY_DIFFUSERS = "scipy", "peft"
 
 
 def load_libraries(run: Run) -> None:
@@ -22,10 +24,11 @@ def load_libraries(run: Run) -> None:
         return
     gc.disable()
     try:
-        with hidden(UNUSED):
-            import_module("ablation.training.trainer")
-            import_module(f"ablation.systems.{run.settings.system}.system")
-            import_module(OPTIMIZER)
+        with hidden(BY_BOTH):
+            with hidden(BY_DIFFUSERS):
+                import_module("ablation.training.trainer")
+                import_module(f"ablation.systems.{run.settings.system}.system")
+                import_module(OPTIMIZER)
             if run.strategy.train.lora is not None:
                 import_module("peft")
     finally:
