@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ablation.systems.vggt.geometry import normalise, unproject
-from ablation.systems.vggt.losses import MIN_QUANTILE_PIXELS, camera_loss, depth_loss, point_loss
+from ablation.systems.vggt.losses import MIN_QUANTILE_PIXELS, _filtered_mean, camera_loss, depth_loss, point_loss
 from ablation.systems.vggt.pose import decode_pose, encode_pose, quaternion_of, rotation_of
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -114,6 +114,13 @@ def test_quantile_filter_is_the_mean_below_the_quantile(seed, quantile, valid):
     below = errors[errors < errors.sort().values[rank]]
     expected = (below if len(below) > MIN_QUANTILE_PIXELS else errors).mean()
     torch.testing.assert_close(depth_loss(predicted, confidence, target, masks, quantile)["reg"], expected)
+
+
+def test_the_quantile_of_a_batch_too_large_for_fp32_to_count():
+    """Ranks are rounded there, to one that is five places off."""
+    errors = torch.arange(18_641_590, dtype=torch.float32)
+    mean = _filtered_mean(errors, torch.ones(len(errors), dtype=torch.bool), 0.9)
+    assert mean == pytest.approx(0.45 * len(errors), rel=1e-5)
 
 
 def test_too_few_pixels_give_no_loss_but_a_gradient():

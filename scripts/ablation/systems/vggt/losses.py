@@ -16,6 +16,7 @@ from ablation.systems.vggt.pose import encode_pose
 LIMIT = 100.0  # largest error of one element that still counts
 MIN_FRAME_PIXELS = 100  # a sequence counts for the camera when its first frame has more valid pixels
 MIN_BATCH_PIXELS = 100  # fewer valid pixels in the batch give no dense loss
+ROUNDED = 8  # places that a rank may be off in fp32, at some 40 million pixels
 MIN_QUANTILE_PIXELS = 1000  # the quantile filter needs more than this, before and after
 MIN_NORMALS = 10
 STAGE_DECAY = 0.6  # weight of each earlier iteration of the camera head
@@ -121,10 +122,10 @@ def _filtered_mean(x: Tensor, mask: Tensor, quantile: float | None) -> Tensor:
     """
     if quantile is None:
         return _masked_mean(x, mask)
-    count, most = mask.sum(), math.ceil((1 - quantile) * x.numel()) + 2
-    largest = torch.where(mask, x.detach(), -torch.inf).flatten().topk(min(most, x.numel())).values
+    count, most = mask.sum(), min(x.numel(), math.ceil((1 - quantile) * x.numel()) + ROUNDED)
+    largest = torch.where(mask, x.detach(), -torch.inf).flatten().topk(most).values
     rank = (quantile * (count - 1)).round().long().clamp(min=0)
-    below = mask & (x.detach() < largest.gather(0, (count - 1 - rank).clamp(min=0)[None]))
+    below = mask & (x.detach() < largest.gather(0, (count - 1 - rank).clamp(0, most - 1)[None]))
     keep = torch.where((count > MIN_QUANTILE_PIXELS) & (below.sum() > MIN_QUANTILE_PIXELS), below, mask)
     return _masked_mean(x, keep)
 
