@@ -28,6 +28,7 @@ from ablation.manifest import inputs_of
 from ablation.nvml import energy_of
 from ablation.packing import share_of
 from ablation.resolved import load_run
+from ablation.state import State
 from ablation.sweep import Run
 from ablation.training.companions import companions_of, in_child
 from ablation.training.failures import of_status
@@ -83,7 +84,8 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
     try:
         weights, where = dict(args.weights), (args.data, args.folder, device, meter)
         system = system_for(run, args.prefixes, weights, args.hashes, device)
-        trainer = Trainer(run, system, weights, *where, recomputed_of(run, args))
+        fingerprint = state_fingerprint(run, weights, args.data, args.hashes)
+        trainer = Trainer(run, system, weights, *where, recomputed_of(run, args), fingerprint)
         outcome = trainer.train()
         lease.check(args.folder)
         found = {"outcome": outcome, **trainer.shared_record()}
@@ -209,8 +211,13 @@ class Job:
     """A run in its folder, whose lease is held: what is found of it is kept there, and published by its own job alone."""
 
     def __init__(self, run: Run, args: argparse.Namespace):
-        self.run, self.args, self.fingerprint = run, args, state_fingerprint(run, dict(args.weights), args.data)
+        self.run, self.args = run, args
+        self.fingerprint = state_fingerprint(run, dict(args.weights), args.data, args.hashes)
         self.result, self.evaluated = Result(args.folder, self.fingerprint), Evaluated(run, args.folder, self.fingerprint)
+
+    def settle(self) -> None:
+        """Make what the folder holds this training's, once its lease is held."""
+        State(self.args.folder).take(self.fingerprint, self.run.training_view, self._inputs())
 
     def whole(self) -> bool:
         """Whether nothing is left to do but to publish."""
@@ -265,7 +272,10 @@ def go_on(run: Run, args: argparse.Namespace) -> None:
         if job.whole():
             continue
         with lease.hold_if_free(folder) as free:
-            if not free or job.whole() or (folder / "metrics.json").exists():
+            if not free or (folder / "metrics.json").exists():
+                continue
+            job.settle()
+            if job.whole():
                 continue
             more -= 1
             logging.info("run %s, in the process of %s", other.id, run.id)
@@ -300,9 +310,10 @@ def main() -> None:
     trained = False
     try:
         with lease.hold(args.folder, logging.warning):
+            job.settle()
             trained = job.result.whole()
             if trained:
-                logging.warning("%s is trained already; remove %s to train it again", run.id, args.folder / "state")
+                logging.warning("%s is trained already; remove %s to train it again", run.id, args.folder)
             if job.whole():
                 job.publish()
             elif several:

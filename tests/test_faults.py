@@ -186,18 +186,6 @@ def test_a_second_job_publishes_the_first_one_s_result(root, tiny):
     assert again.returncode == 0 and launch.record(folder)["outcome"] == "completed" and len(Journal(folder).events()) == 3
 
 
-def test_changed_inputs_are_trained_on_from_the_start(root, tiny):
-    """Neither the result nor a checkpoint of other weights is taken up."""
-    run = run_of(root, tiny)
-    launch.kill_after("checkpoint at step 2", *job(run, root, "run"))
-    file = root / "weights.safetensors"
-    os.utime(file)
-    done = launch.train(*job(run, root, "run"))
-    assert done.returncode == 0 and "resuming" not in done.stderr
-    os.utime(file)
-    assert "trained already" not in launch.train(*job(run, root, "run")).stderr
-
-
 def test_a_data_file_that_is_damaged_is_named(root, tiny):
     """One bit, which no reader of the format would notice."""
     run = run_of(root, tiny)

@@ -27,6 +27,7 @@ files          what was saved and can be made again: path in the run's folder ->
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -43,8 +44,11 @@ from ablation.seal import FILE as SEAL
 from ablation.seal import files_of
 from ablation.sweep import Run
 
+log = logging.getLogger(__name__)
+
 OUTSIDE = "<outside>"
 CARD = "README.md"  # of an adapter: written about it, later too
+LARGE = 2**31  # bytes; to read more takes seconds, which is said
 A_PLACE = re.compile(r"(?:^|[^\w.*+-])[/~\\]|(?:^|/)\.\.(?:/|$)|^\w:\\")
 
 
@@ -137,19 +141,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return content
 
 
-def hashes_of(path: Path, known: Path) -> dict[str, Any]:
-    """Of a file or a folder, by the names of the files, without the place where they lie."""
+def hashes_of(path: Path, known: Path | None) -> dict[str, Any]:
+    """Of a file or a folder, by the names of the files, without the place where they lie. ``known``: see :func:`inputs_of`."""
     files = [(path.name, path)] if path.is_file() else [(file.relative_to(path).as_posix(), file) for file in files_of(path)]
     return {name: {"sha256": _remembered(file, known), "bytes": file.stat().st_size} for name, file in files}
 
 
-def _remembered(path: Path, known: Path) -> str | None:
+def _remembered(path: Path, known: Path | None) -> str | None:
     """The SHA-256 of a file, computed once for its place, size and time of change; None where it cannot be read."""
     status = path.stat()
+    if known is None:
+        return digest(path)
     note = known / short_hash([str(path.resolve()), status.st_size, status.st_mtime_ns], 32)
     try:
         return note.read_text()
     except OSError:
+        if status.st_size > LARGE:
+            log.warning("reading %s (%.1f GiB) once, to know it by its content", path, status.st_size / 2**30)
         found = digest(path)
     if found is None:
         return None

@@ -82,13 +82,6 @@ class Checkpoints:
     def _own(self) -> str:
         return f"process-{self.where.rank}.pt"
 
-    def discard_others(self) -> None:
-        """Remove checkpoints of other settings; they must neither be resumed nor counted."""
-        for step in self._steps():
-            marker = _marker(self._path(step))
-            if marker is not None and marker["fingerprint"] != self.fingerprint:
-                shutil.rmtree(self._path(step))
-
     def _problem(self, path: Path) -> str | None:
         marker = _marker(path)
         if marker is None or not all((path / name).is_file() for name in (SHARED, self._own)):

@@ -9,6 +9,7 @@ from ablation.attempts import Journal
 from ablation.files import write_json, write_text
 from ablation.formats import KEY, SCHEMA
 from ablation.manifest import files_in, manifest_of
+from ablation.state import State
 from ablation.sweep import Run
 from ablation.yamlfile import dump_yaml
 
@@ -58,3 +59,4 @@ class Result:
         if training["outcome"] != NOT_KEPT:
             for checkpoint in (self.folder / "state").glob("step-*"):
                 shutil.rmtree(checkpoint)
+            State(self.folder).forget_others()

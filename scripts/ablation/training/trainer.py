@@ -60,10 +60,12 @@ class Trainer:
         device: torch.device,
         meter: Meter,
         recomputed: bool | int | None = None,
+        fingerprint: str | None = None,
     ):
         """Build the model and take up the latest checkpoint. All this is the meter's phase ``load``.
 
         ``recomputed``: the blocks that are, where the run leaves it to its card (:meth:`Predictor.settled`).
+        ``fingerprint``: of settings and inputs (:func:`state_fingerprint`), where it is known.
         """
         self.run, self.system, self.folder, self.device = run, system, folder, device
         self.settings, self.data, self.place = run.settings.training, data, place()
@@ -92,7 +94,7 @@ class Trainer:
         self.progress = Progress(folder, self.total, run.effective_batch, writes=self.place.first)
         self.checkpoints = Checkpoints(
             folder / "state",
-            state_fingerprint(run, weights, data),
+            fingerprint or state_fingerprint(run, weights, data),
             self.settings.keep_checkpoints,
             self.place,
             wait=self.accelerator.wait_for_everyone,
@@ -330,8 +332,6 @@ class Trainer:
 
     def _resume(self) -> int:
         """Continue from the latest good checkpoint; returns the number of steps that are done."""
-        if self.place.first:
-            self.checkpoints.discard_others()
         reached = len(self.history.rows)
         state = self.checkpoints.latest(log.warning, last=reached)
         done = 0 if state is None else self._restore(state)

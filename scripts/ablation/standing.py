@@ -1,0 +1,107 @@
+"""Where each run of a study stands, by the content of its folder: finished, to be trained, or to be trained again and why.
+
+Light, and without ``.snakemake``: Snakemake asks at its start for every run.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ablation.changes import Change, changed_inputs, changed_settings, of_training
+from ablation.files import digest
+from ablation.manifest import hashes_of, settings_hash, settings_of, without_places
+from ablation.seal import FILE as SEAL
+from ablation.state import State
+from ablation.sweep import Run
+
+FINISHED, EVALUATE, RESUME, AGAIN, NEW = "finished", "evaluate", "resume", "again", "new"
+
+
+class Place(NamedTuple):
+    """Where the workflow keeps what runs read: ``data``, a folder of prepared parts, and ``hashes`` of weights."""
+
+    data: Path
+    hashes: Path
+
+
+class Standing(NamedTuple):
+    """The state of a run, the steps that it need not take, and what has changed since it was trained or begun."""
+
+    run: Run
+    state: str
+    steps: int = 0
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        """Whether its published result is that of the run as it is asked for."""
+        return self.state == FINISHED
+
+
+def standing_of(run: Run, folder: Path, place: Place) -> Standing:
+    """Where ``run`` stands, whose files are in ``folder``."""
+    published = _json(folder / "manifest.json") if (folder / "metrics.json").exists() else None
+    if published is None:
+        return _unpublished(run, folder, place)
+    changes = _since(published, run, place)
+    if not changes:
+        return Standing(run, FINISHED)
+    state, again = State(folder), of_training(changes)
+    kept = not again and state.owner() is not None and state.has_result()
+    return Standing(run, EVALUATE if kept else AGAIN, 0, tuple(again or changes))
+
+
+def inputs_now(run: Run, place: Place) -> dict[str, Any]:
+    """The content of what ``run`` reads, as a manifest has it; None for what is not there."""
+    data = tuple(part.id for part in run.settings.parts())
+    return _inputs(tuple(run.settings.weight_files().items()), data, place)
+
+
+@cache
+def _inputs(weights: Iterable[tuple[str, str]], data: Iterable[str], place: Place) -> dict[str, Any]:
+    there = {name: Path(path) for name, path in weights}
+    return {
+        "weights": {name: hashes_of(path, place.hashes) if path.exists() else None for name, path in there.items()},
+        "data": {part: digest(place.data / part / SEAL) for part in data},
+    }
+
+
+def _since(published: Mapping[str, Any], run: Run, place: Place) -> list[Change]:
+    """What has changed since a result was published with this manifest; one that does not tell is taken for the right one."""
+    if not {"settings", "settings_sha256", "inputs"} <= published.keys():
+        return []
+    inputs = changed_inputs(published["inputs"], inputs_now(run, place))
+    if published["settings_sha256"] != settings_hash(run.training_view):
+        return changed_settings(published["settings"], settings_of(run)) + inputs
+    before = published["settings"]["settings"].get("evaluation")
+    now = _evaluation(run)
+    return inputs if before == now else [Change("evaluation.", "as it was", "as it is"), *inputs]
+
+
+def _evaluation(run: Run) -> Any:
+    """The settings of the evaluation, as a manifest has them."""
+    return without_places(run.settings.evaluation.model_dump(mode="json"))
+
+
+def _unpublished(run: Run, folder: Path, place: Place) -> Standing:
+    """Where a run stands that has no result which is published."""
+    state = State(folder)
+    if (before := state.owner()) is None:
+        return Standing(run, NEW)
+    view = {key: run.training_view[key] for key in ("axes", "strategy", "settings")}
+    changes = changed_settings(before["view"], view) + changed_inputs(before["inputs"], inputs_now(run, place))
+    if changes:
+        return Standing(run, AGAIN if state.steps() else NEW, 0, tuple(changes))
+    if state.has_result():
+        return Standing(run, EVALUATE)
+    return Standing(run, RESUME, max(state.steps())) if state.steps() else Standing(run, NEW)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
