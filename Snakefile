@@ -13,9 +13,12 @@ gc.set_threshold(500_000)
 
 
 include: "rules/place.smk"
+include: "rules/started.smk"
 
 
-configfile: own_or_shipped(Path("config/config.yaml"))
+if STARTED is None:
+
+    configfile: own_or_shipped(Path("config/config.yaml"))
 
 
 # Only looked for with --software-deployment-method apptainer; made by `apptainer build ablation.sif apptainer.def`.
@@ -47,7 +50,7 @@ rule all:
 rule plan:
     input:
         [recommended_file(study) for study in STUDIES],
-        [f"{folder(study)}/plan.csv" for study in STUDIES],
+        plans_told,
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
     localrule: True
 

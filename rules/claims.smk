@@ -14,9 +14,6 @@ rule check_claims:
         "../envs/ablation.yaml"
     threads: 1
     params:
-        claims=lambda w: claims_text(w.study),
-        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
-        found=lambda w: outside_files(w.study),
         folder=subpath(output[0], parent=True),
     message:
         "check the claims of {wildcards.study}"

@@ -1,5 +1,4 @@
 # The studies that run, their runs, and the places of their files. Pure functions of the configuration.
-import csv
 import json
 import sys
 from functools import cache
@@ -10,10 +9,14 @@ from ablation.canonical import canonical
 from ablation.errors import UserError
 from ablation.gpus import card_mib, visible_gpus
 from ablation.hardware import load_card
+from ablation.outlook import outlook
 from ablation.packing import predicted_gib, share_mib
 from ablation.parsed import parse_studies
+from ablation.planned import is_current, kept_key, key_of, verdicts_of
 from ablation.resolved import fingerprint_of, save_study
+from ablation.seal import outdated
 from ablation.shipped import bring, config_files
+from ablation.standing import Place, base_holds, standing_of
 from ablation.verify.choice import chosen, device_of
 
 # `python` is this interpreter, also when it was called by its path; SLURM's sbatch and sacct outlast an absence of its daemons.
@@ -23,7 +26,7 @@ if workflow.is_main_process and workflow.resource_settings.nodes is None:
     if "gpu" not in workflow.global_resources and visible_gpus():
         workflow.register_resource("gpu", len(visible_gpus()))
 try:
-    PARSED = parse_studies(config, Path("config"))
+    PARSED = STARTED or parse_studies(config, Path("config"))
 except UserError as error:
     sys.exit(f"error: {error}")
 STUDIES, RECOMMENDED, RUNS, CLAIMS, ATTEMPT_OOM, REFERENCE, WANTED = PARSED
@@ -73,7 +76,30 @@ def study_of(wildcards):
 
 
 def run_of(wildcards):
-    return RUNS[study_of(wildcards)][wildcards.run]
+    """The run of a job. A plan or a job of an earlier version of the study may name one that there is no more."""
+    study = study_of(wildcards)
+    try:
+        return RUNS[study][wildcards.run]
+    except KeyError:
+        sys.exit(
+            f"error: the study {study} has no run {wildcards.run} (any more); `snakemake plan` lists its runs"
+        )
+
+
+# What is made anew since its content is of another study, other weights or other data, whatever Snakemake remembers.
+STALE = set()
+
+
+def remake(path, stale):
+    """Have Snakemake make ``path``, where it is asked for, if it is ``stale``."""
+    if not workflow.is_main_process:
+        return
+    if stale and path not in workflow.dag.forcefiles:
+        STALE.add(path)
+        workflow.dag.forcefiles.add(path)
+    elif not stale and path in STALE:
+        STALE.remove(path)
+        workflow.dag.forcefiles.remove(path)
 
 
 def of_run(value, runs=None):
@@ -153,21 +179,94 @@ def card_files():
     return [path.read_text() for path in config_files(Path("config/hardware")).values()]
 
 
-def claims_text(study):
-    """The study's claims as they are checked."""
-    return canonical(
-        {name: claim.model_dump(mode="json") for name, claim in CLAIMS[study].items()}
+def plan_file(study):
+    return f"{folder(study)}/plan.csv"
+
+
+@cache
+def plan_key(study):
+    """What the plan is made from, and all that is made from it."""
+    claims = {
+        name: claim.model_dump(mode="json") for name, claim in CLAIMS[study].items()
+    }
+    against = RECOMMENDED[study] and RECOMMENDED[study].model_dump(mode="json")
+    said = [STUDIES[study].model_dump(mode="json"), card_files(), claims, against]
+    return key_of(said, outside_files(study))
+
+
+def plan_if_stale(study):
+    """No input: a look at whether the plan is that of the study as it is now."""
+    plan = Path(plan_file(study))
+    remake(str(plan), not is_current(plan, plan_key(study)))
+    return []
+
+
+@cache
+def say_outlook(study):
+    """Tell a person, once, what the runs of a study come to; before there is a plan, as if all of them fit."""
+    if not workflow.is_main_process:
+        return
+    plan = Path(plan_file(study))
+    runs, current = RUNS[study], is_current(plan, plan_key(study))
+    verdicts = verdicts_of(plan) if current else dict.fromkeys(runs, SUBMITTED[0])
+    where = Path(folder(study)), place_of(STUDIES[study].scale)
+    before = "" if current else "before the plan, which may leave some out: "
+    sys.stderr.write(f"{before}{outlook(study, runs, verdicts, SUBMITTED, *where)}\n")
+
+
+def plans_told(wildcards):
+    """The plans of all studies; and a word on each study."""
+    for study in STUDIES:
+        say_outlook(study)
+    return [plan_file(study) for study in STUDIES]
+
+
+def results_told(wildcards):
+    """The results of all runs that the plan sends; and a word on the study."""
+    if wildcards.study in STUDIES:
+        say_outlook(wildcards.study)
+    runs = planned(wildcards, SUBMITTED)
+    return [
+        f"results/{wildcards.scale}/{wildcards.study}/runs/{run}/metrics.json"
+        for run in runs
+    ]
+
+
+def place_of(scale):
+    """Where what runs read is."""
+    return Place(Path("results", scale, "data"), Path("results/hashes"))
+
+
+def base_of_run(wildcards):
+    """The evaluation that a run starts from; and a look at whether the run's own result is that of the run as it is now."""
+    run = run_of(wildcards)
+    of_study = Path("results", wildcards.scale, wildcards.study)
+    files = of_study / "runs" / run.id
+    stands = standing_of(run, files, place_of(wildcards.scale))
+    remake(str(files / "metrics.json"), not stands.done)
+    return str(of_study / "base" / run.base / "metrics.json")
+
+
+def weights_of_base(wildcards):
+    """The weights that the pretrained model is evaluated with; and a look at whether it was, and on this data."""
+    run = base_run(wildcards)
+    path = Path(
+        "results", wildcards.scale, wildcards.study, "base", run.base, "metrics.json"
     )
+    remake(str(path), not base_holds(run, path, place_of(wildcards.scale)))
+    return weights_of(run)
+
+
+def needs_of_part(wildcards):
+    """What a part of the data is made from; and a look at whether that has another content since."""
+    path = Path("results", wildcards.scale, "data", wildcards.part)
+    remake(str(path), outdated(path))
+    return [str(path.with_name(need.id)) for need in part_of(wildcards)[1].needs]
 
 
 def claims_file(study, name):
     """The study's verdicts on published claims, where it names any."""
     return [f"{folder(study)}/{name}"] if CLAIMS[study] else []
-
-
-def recommended_text(study):
-    """What the study is compared with."""
-    return RECOMMENDED[study] and canonical(RECOMMENDED[study].model_dump(mode="json"))
 
 
 def recommended_file(study):
@@ -178,10 +277,8 @@ def recommended_file(study):
 def planned(wildcards, verdicts):
     """Ids of the runs with one of these verdicts in the plan."""
     plan = checkpoints.plan_study.get(scale=wildcards.scale, study=wildcards.study)
-    with open(plan.output[0], newline="") as file:
-        return [
-            row["run"] for row in csv.DictReader(file) if row["verdict"] in verdicts
-        ]
+    found = verdicts_of(Path(plan.output[0]))
+    return [run for run, verdict in found.items() if verdict in verdicts]
 
 
 def slurm_resources():

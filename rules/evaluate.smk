@@ -3,8 +3,9 @@
 
 rule evaluate_base:
     input:
-        weights=lambda w: weights_of(base_run(w)),
-        data=lambda w: data_of(base_run(w)),
+        # Known by content, not by time.
+        weights=ancient(lambda w: weights_of_base(w)),
+        data=ancient(lambda w: data_of(base_run(w))),
         prefix=ancient(lambda w: prefix_of(w, base_run(w))),
     output:
         "results/{scale}/{study}/base/{base}/metrics.json",

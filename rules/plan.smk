@@ -2,6 +2,8 @@
 
 
 checkpoint plan_study:
+    input:
+        lambda w: plan_if_stale(w.study),
     output:
         plan="results/{scale}/{study}/plan.csv",
         on_cards="results/{scale}/{study}/cards.csv",
@@ -12,20 +14,23 @@ checkpoint plan_study:
         "../envs/ablation.yaml"
     threads: 8
     params:
-        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
-        found=lambda w: outside_files(w.study),
-        cards=lambda w: card_files(),
+        key=lambda w: kept_key(Path(plan_file(w.study)), plan_key(w.study)),
+        submitted=SUBMITTED,
     message:
         "plan {wildcards.study}"
     shell:
         program("plan_study.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --cards config/hardware --traces results/traces --workers {threads} --output {output.plan:q} --on-cards {output.on_cards:q}"
+        " --key {params.key:q} --submitted {params.submitted} --data results/{wildcards.scale}/data --hashes results/hashes"
         " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
 
 
 # For the report alone: what the baseline would need with one technique after another. A plan does not wait for it.
 rule predict_ladder:
+    input:
+        # It needs the plan's traces, and is that of the same study.
+        "results/{scale}/{study}/plan.csv",
     output:
         "results/{scale}/{study}/ladder.csv",
     log:
@@ -34,10 +39,6 @@ rule predict_ladder:
     conda:
         "../envs/ablation.yaml"
     threads: 8
-    params:
-        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
-        found=lambda w: outside_files(w.study),
-        cards=lambda w: card_files(),
     message:
         "predict the memory ladder of {wildcards.study}"
     shell:

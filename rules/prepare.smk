@@ -3,7 +3,8 @@
 
 rule prepare_part:
     input:
-        lambda w: [f"results/{w.scale}/data/{need.id}" for need in part_of(w)[1].needs],
+        # Known by content, not by time.
+        ancient(lambda w: needs_of_part(w)),
     output:
         directory("results/{scale}/data/{part}"),
     log:

@@ -3,7 +3,7 @@
 
 rule compare_config:
     input:
-        # The plan traces in several processes what this needs as well.
+        # The plan traces in several processes what this needs as well, and is made anew for whatever this depends on.
         "results/{scale}/{study}/plan.csv",
     output:
         "results/{scale}/{study}/recommended.csv",
@@ -13,10 +13,6 @@ rule compare_config:
     conda:
         "../envs/ablation.yaml"
     threads: 1
-    params:
-        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
-        recommended=lambda w: recommended_text(w.study),
-        cards=lambda w: card_files(),
     message:
         "compare {wildcards.study} with what is recommended"
     shell:

@@ -4,10 +4,7 @@
 rule collect_runs:
     input:
         plan="results/{scale}/{study}/plan.csv",
-        metrics=lambda w: [
-            f"results/{w.scale}/{w.study}/runs/{run}/metrics.json"
-            for run in planned(w, SUBMITTED)
-        ],
+        metrics=results_told,
     output:
         parquet="results/{scale}/{study}/runs.parquet",
         csv="results/{scale}/{study}/runs.csv",
@@ -72,7 +69,6 @@ rule write_report:
         "../envs/ablation.yaml"
     threads: 1
     params:
-        study=lambda w: canonical(STUDIES[w.study].model_dump(mode="json")),
         folder=subpath(output.page, parent=True),
     message:
         "report on {wildcards.study}"

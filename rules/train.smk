@@ -5,7 +5,7 @@
 rule train_run:
     input:
         # It was made from the same weights and data: a file to look at instead of many, for each of thousands of runs.
-        base=lambda w: f"results/{w.scale}/{w.study}/base/{run_of(w).base}/metrics.json",
+        base=ancient(lambda w: base_of_run(w)),
         prefix=ancient(lambda w: prefix_of(w, run_of(w))),
     output:
         run="results/{scale}/{study}/runs/{run}/run.yaml",

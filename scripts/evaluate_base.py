@@ -10,6 +10,7 @@ from ablation.errors import UserError
 from ablation.files import write_json
 from ablation.formats import KEY, SCHEMA
 from ablation.gpus import lease_gpus
+from ablation.manifest import inputs_of
 from ablation.resolved import runs_of
 
 
@@ -38,7 +39,8 @@ def main() -> None:
         weights = dict(args.weights)
         system = system_for(run, args.prefixes, weights, args.hashes, device, trained=False)
         found = evaluate(system, run.axes["precision"], weights, None, args.data, pictures, device)
-    write_json(args.output, {KEY: SCHEMA, "precision": run.axes["precision"], **found})
+    inputs = inputs_of(weights, args.data, args.hashes)
+    write_json(args.output, {KEY: SCHEMA, "precision": run.axes["precision"], "inputs": inputs, **found})
 
 
 if __name__ == "__main__":

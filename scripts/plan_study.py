@@ -6,11 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ablation import planned
 from ablation.cli import call
 from ablation.files import write_csv
 from ablation.hardware import load_card, load_cards
+from ablation.outlook import outlook
 from ablation.preflight import plan
 from ablation.resolved import load_study
+from ablation.standing import Place
+from ablation.sweep import expand
 
 CELL = ("strategy", "rank", "batch", "accumulation", "gpus", "precision")
 HEAD = (
@@ -82,15 +86,22 @@ def main() -> None:
     parser.add_argument("--cards", type=Path, required=True, help="folder of the hardware files")
     parser.add_argument("--traces", type=Path, help="a folder that keeps traced steps for the next plan")
     parser.add_argument("--workers", type=int, default=1, help="processes that trace steps")
+    parser.add_argument("--submitted", nargs="+", default=["fits", "tight"], help="verdicts of runs that are sent")
+    parser.add_argument("--key", default="", help="what the plan is made from, hashed; it is written beside each run")
+    parser.add_argument("--data", type=Path, default=Path("results/demo/data"), help="folder of prepared data")
+    parser.add_argument("--hashes", type=Path, default=Path("results/hashes"), help="folder that remembers hashes of weights")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--on-cards", type=Path, required=True, help="where to write what memory allows on each card")
     args = parser.parse_args()
     name, study = load_study(args.study)
     card, cards = load_card(study.hardware, args.cards), load_cards(args.cards)
     found = plan(study, name, card, args.traces, args.workers, cards)
-    write_csv(args.output, found.runs)
+    write_csv(args.output, [{**row, planned.COLUMN: args.key} for row in found.runs])
     write_csv(args.on_cards, found.cards)
-    texts = (summary(name, found.runs), on_cards(found.cards), *(f"missing: {line}" for line in found.missing))
+    runs = {run.id: run for run in expand(study, name)}
+    verdicts = {row["run"]: row["verdict"] for row in found.runs}
+    ahead = outlook(name, runs, verdicts, args.submitted, args.output.parent, Place(args.data, args.hashes))
+    texts = (summary(name, found.runs), on_cards(found.cards), *(f"missing: {line}" for line in found.missing), ahead)
     sys.stdout.write("\n".join(text for text in texts if text) + "\n")
 
 

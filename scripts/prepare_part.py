@@ -7,7 +7,7 @@ from ablation.cli import call, json_or_file
 from ablation.files import replace_folder
 from ablation.gpus import lease_gpus
 from ablation.parts import Part
-from ablation.seal import seal
+from ablation.seal import seal, seal_needs
 from ablation.systems import prepare
 
 
@@ -25,6 +25,7 @@ def main() -> None:
     with lease_gpus(args.gpus), replace_folder(args.output, args.resume) as folder:
         prepare(args.system, part, args.needs, folder)
         seal(folder)
+        seal_needs(folder, args.needs)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from html import unescape
 from zipfile import ZipFile
 
 import pandas as pd
 import pytest
+from faults import survived
 from huggingface_hub import ModelCard
 from peft import PeftConfig
 from test_report_page import data_of
@@ -127,6 +129,118 @@ def test_all_forms_of_the_report_are_there_and_snakemake_s_own_carries_them(fini
 def test_nothing_is_done_twice(finished, project):
     again = snakemake(project, config=MICRO)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+
+
+@pytest.fixture(scope="module")
+def elsewhere(finished, project, tmp_path_factory):
+    """The project on another machine: results were copied, with other times and in another order, and ``.snakemake`` was not."""
+    there = copy_project(tmp_path_factory.mktemp("elsewhere") / "project")
+    paths = sorted((path for path in (project / "results").rglob("*") if "traces" not in path.parts), reverse=True)
+    for path in (path for path in paths if path.is_file()):
+        target = there / path.relative_to(project)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for path in (there / "resources").rglob("*"):
+        path.touch()
+    return there
+
+
+@pytest.mark.fault
+def test_times_and_places_retrain_nothing(elsewhere):
+    begun = time.monotonic()
+    done = snakemake(elsewhere, "-n", config=MICRO)
+    assert done.returncode == 0 and "2 runs: 2 finished; no optimizer step is taken" in done.stderr, done.stderr[-3000:]
+    assert not {"train_run", "evaluate_base", "prepare_part", "plan_study"} & set(jobs(done))
+    same = "bit for bit"
+    seen = "“2 runs: 2 finished; no optimizer step is taken”; the report alone is made again"
+    survived("results copied to another machine", "local", seen=seen, seconds=time.monotonic() - begun, repeated=0, same=same)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("sweep={strategy: [A, C], rank: [4, 8], seed: 0}", "4 runs: 2 finished, 2 to be trained; 6 optimizer steps"),
+        ("sweep={strategy: A, rank: 4, seed: 0}", "1 run: 1 finished; no optimizer step is taken"),
+        ("strategies={A: {lr: 1e-3}}", "2 runs: 1 finished, 1 to be trained again; 3 optimizer steps"),
+        ("title=another", "2 runs: 2 finished; no optimizer step is taken"),
+    ],
+)
+def test_a_plan_of_another_version_of_the_study_is_made_again(elsewhere, change, said):
+    """Snakemake remembers nothing here: that the plan is of another study is found in the plan."""
+    begun = time.monotonic()
+    done = snakemake(elsewhere, "-n", config=[*(one for one in MICRO if not change.startswith(one[:6])), change])
+    assert done.returncode == 0 and said in done.stderr and jobs(done)["plan_study"] == 1, done.stderr[-3000:]
+    if "lr" in change:
+        assert "1 trained again, and replaced: strategies.A.lr 0.002 -> 0.001" in done.stderr
+        assert "leave strategies.A.lr as it was and add sweep: {strategies.A.lr: [0.002, 0.001]}" in done.stderr
+    seen = f"the plan is made again; “{said}”"
+    how = {"seconds": time.monotonic() - begun, "repeated": 0, "same": "no result is touched before the plan"}
+    survived("edited study, without .snakemake", "local", seen=seen, **how)
+
+
+@pytest.mark.fault
+def test_a_run_that_is_gone_is_trained_again_and_nothing_else(finished, project):
+    """Purged, or removed to have it trained again: between a plan and a report that are up to date."""
+    run = min((finished / "runs").iterdir())
+    begun = time.monotonic()
+    run.rename(finished / "purged")
+    try:
+        done = snakemake(project, "-n", config=MICRO)
+    finally:
+        (finished / "purged").rename(run)
+    assert "2 runs: 1 finished, 1 to be trained; 3 optimizer steps" in done.stderr, done.stderr[-3000:]
+    assert jobs(done)["train_run"] == 1 and not {"evaluate_base", "prepare_part"} & set(jobs(done))
+    seen = "“1 finished, 1 to be trained”; that run is trained"
+    survived("purged run folder", "local", seen=seen, seconds=time.monotonic() - begun, repeated=3, same="bit for bit")
+
+
+@pytest.mark.fault
+def test_a_deleted_plan_is_made_again_and_retrains_nothing(finished, project):
+    plan, begun = finished / "plan.csv", time.monotonic()
+    before = plan.read_text()
+    plan.unlink()
+    done = snakemake(project, "plan", config=MICRO)
+    assert done.returncode == 0 and plan.read_text() == before, done.stderr[-3000:]
+    assert "2 runs: 2 finished; no optimizer step is taken" in done.stdout and "Params have changed" not in done.stdout
+    seconds = time.monotonic() - begun
+    survived("deleted plan", "local", seen="nothing: it is made again", seconds=seconds, repeated=0, same="bit for bit")
+
+
+@pytest.mark.fault
+def test_a_job_that_was_sent_trains_the_study_as_it_was_sent(finished, project):
+    """While it waited, the study was edited, and its file and the configuration are in the middle of an edit."""
+    run = max((finished / "runs").iterdir())
+    study, config, begun = project / "config/studies/vggt-eth3d.yaml", project / "config/config.yaml", time.monotonic()
+    before = study.read_text(), config.read_text()
+    study.write_text(before[0].replace("lr: 2.0e-3", "lr: 7.0e-3") + "a: b: c")
+    config.write_text(before[1] + "a: b: c")
+    kept = json.loads((run / "training.json").read_text())
+    (run / "metrics.json").unlink()
+    job = f"train_run:scale=demo,study=vggt-eth3d,run={run.name}"
+    # As Snakemake's executors call it on a node.
+    command = [*(sys.executable, "-m", "snakemake", "--mode", "remote", "--target-jobs", job, "--force", "--nolock", "--cores", "1"),
+               *("--allowed-rules", "train_run", "--target-files-omit-workdir-adjustment", "--ignore-incomplete")]  # fmt: skip
+    try:
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    finally:
+        study.write_text(before[0])
+        config.write_text(before[1])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "is trained already" in (finished / f"logs/train/{run.name}.log").read_text()
+    assert json.loads((run / "training.json").read_text()) == kept and (run / "metrics.json").is_file()
+    gone = subprocess.run([*command[:5], "--target-jobs", f"{job}x", *command[7:]], cwd=project, capture_output=True, text=True)
+    assert gone.returncode != 0 and f"error: the study vggt-eth3d has no run {run.name}x (any more)" in gone.stderr
+    assert "KeyError" not in gone.stderr
+    seen = "nothing: jobs that were sent take the study as it was then"
+    survived(
+        "study edited while its jobs queue",
+        "local",
+        seen=seen,
+        seconds=time.monotonic() - begun,
+        repeated=0,
+        same="bit for bit",
+    )
 
 
 def test_the_finished_study_is_given_away_and_comes_back_equal(finished, project, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablation import formats
+from ablation import formats, planned
 from ablation.curve import read_curve
 from ablation.errors import UserError
 
@@ -48,7 +48,7 @@ def read_plan(path: Path) -> pd.DataFrame:
     if not {"run", "verdict"} <= set(table):
         raise UserError(f"{path}: is no plan (it has no columns run and verdict)")
     formats.check(path, table.get(formats.KEY, pd.Series([0])).max())
-    return table
+    return table.drop(columns=planned.COLUMN, errors="ignore")
 
 
 def result_of(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What Snakemake's parse makes of its configuration: the studies, their runs, and what they are held against."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,30 @@ def parse_studies(config: Mapping[str, Any], folder: Path) -> Parsed:
         None,
         verified,
     )
+
+
+def parse_started(results: Path, jobs: Sequence[Mapping[str, str]]) -> Parsed | None:
+    """The studies of ``jobs`` (their wildcards) as the start that sent them has resolved them; None where that is not there.
+
+    A job that names no study, such as one that prepares data, is of some study of its scale.
+    """
+    named = [results / job["scale"] / job["study"] / "study.json" for job in jobs if "study" in job]
+    scales = {job["scale"] for job in jobs if "study" not in job and "scale" in job}
+    files = [path for path in named if path.exists()] + [
+        path for scale in scales for path in results.glob(f"{scale}/*/study.json")
+    ]
+    studies = dict(filter(None, map(_started, dict.fromkeys(files))))
+    runs = {name: {run.id: run for run in expand(study, name)} for name, study in studies.items()}
+    nothing, no_claims = dict.fromkeys(studies), {name: {} for name in studies}
+    return Parsed(studies, nothing, runs, no_claims, False, None, FEW) if studies else None
+
+
+def _started(path: Path) -> tuple[str, Study] | None:
+    """Name and study; None for a file of an earlier version, which no job that is sent now is of."""
+    try:
+        return resolved.load_study(path)
+    except UserError:
+        return None
 
 
 def _of_reference(reference: Any, changes: Mapping[str, Any], attempt_oom: bool, verified: Any) -> Parsed:

@@ -8,6 +8,7 @@ from ablation.errors import UserError
 from ablation.files import digest, write_json
 
 FILE = ".sha256.json"
+NEEDS = ".needs.json"
 
 
 def seal(folder: Path) -> None:
@@ -32,6 +33,21 @@ def check(folders: Iterable[Path]) -> None:
                     f"{folder / name}: damaged since it was prepared (checksum); remove the folder {folder} and start the"
                     " workflow again, which prepares it anew"
                 )
+
+
+def seal_needs(folder: Path, needs: Iterable[Path]) -> None:
+    """Write down which folders ``folder`` was made from, as they are now."""
+    write_json(folder / NEEDS, {need.name: digest(need / FILE) for need in needs})
+
+
+def outdated(folder: Path) -> bool:
+    """Whether a folder beside ``folder`` that it was made from has another content since. Older ones do not tell."""
+    try:
+        known = json.loads((folder / NEEDS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    now = {name: digest(folder.parent / name / FILE) for name in known}
+    return any(now[name] not in (None, content) for name, content in known.items())
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -53,6 +53,12 @@ def standing_of(run: Run, folder: Path, place: Place) -> Standing:
     return Standing(run, EVALUATE if kept else AGAIN, 0, tuple(again or changes))
 
 
+def base_holds(run: Run, path: Path, place: Place) -> bool:
+    """Whether the evaluation of the pretrained model in ``path`` is of what ``run`` reads; an older one does not tell."""
+    known = _json(path)
+    return known is None or "inputs" not in known or not changed_inputs(known["inputs"], inputs_now(run, place))
+
+
 def inputs_now(run: Run, place: Place) -> dict[str, Any]:
     """The content of what ``run`` reads, as a manifest has it; None for what is not there."""
     data = tuple(part.id for part in run.settings.parts())
