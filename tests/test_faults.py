@@ -1,7 +1,6 @@
 """What may happen to a run, caused for real: it ends as if nothing had happened, or says in one line what did."""
 
 import json
-import os
 import re
 import resource
 import signal

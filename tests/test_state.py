@@ -94,7 +94,7 @@ def test_an_edit_that_is_taken_back_goes_on_where_it_was(root, tiny):
     assert back.returncode == 0 and "goes on with what was set aside" in back.stderr, back.stderr
     assert "strategies.A.lr 0.0005 -> 0.001" in back.stderr and "resuming after step 2" in back.stderr
     assert outcome(folder) == outcome(root / "undisturbed")
-    seen = "“… is not used, since strategies.A.lr 0.001 -> 0.0005; it is kept in state/unused-…”, and later that it goes on with it"
+    seen = "“… is not used, since strategies.A.lr 0.001 -> 0.0005; it is kept in state/unused-…”, later that it goes on with it"
     seconds = time.monotonic() - begun
     survived("a setting changed and changed back", "local", seen=seen, seconds=seconds, repeated=0, same="bit for bit")
 

@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 
 from ablation.errors import UserError
 from ablation.evaluation import evaluate
+from ablation.state import State
 from ablation.study import study_model
 from ablation.sweep import expand
 from ablation.systems import load_system
@@ -350,9 +351,11 @@ def test_a_loss_that_does_not_fall_is_reported(setup):
 
 
 def test_other_settings_start_afresh_and_nothing_of_the_old_run_is_left(setup):
-    """Same folder, changed settings: no old checkpoint is resumed or kept, no old adapter can be taken for a new one."""
+    """Same folder, changed settings: no old checkpoint is resumed or counted, no old adapter can be taken for a new one."""
     finish(setup("run", training={"steps": 30, "checkpoint_every": 10}))
-    other = setup("run", training={"steps": 4, "checkpoint_every": 1})
+    changed = setup.run_of(training={"steps": 4, "checkpoint_every": 1})
+    State(setup.root / "run").take("f" * 64, changed.training_view, {})
+    other = setup("run", changed)
     assert other.train() == "completed" and other.history.column("step") == [1, 2, 3, 4]
     assert sorted(path.name for path in (setup.root / "run/state").glob("step-*")) == ["step-00000002", "step-00000003"]
     assert not (setup.root / "run/adapter").exists()

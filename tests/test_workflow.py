@@ -133,7 +133,7 @@ def test_nothing_is_done_twice(finished, project):
 
 @pytest.fixture(scope="module")
 def elsewhere(finished, project, tmp_path_factory):
-    """The project on another machine: results were copied, with other times and in another order, and ``.snakemake`` was not."""
+    """The project on another machine: results were copied, with other times and in another order, ``.snakemake`` was not."""
     there = copy_project(tmp_path_factory.mktemp("elsewhere") / "project")
     paths = sorted((path for path in (project / "results").rglob("*") if "traces" not in path.parts), reverse=True)
     for path in (path for path in paths if path.is_file()):
@@ -219,8 +219,20 @@ def test_a_job_that_was_sent_trains_the_study_as_it_was_sent(finished, project):
     (run / "metrics.json").unlink()
     job = f"train_run:scale=demo,study=vggt-eth3d,run={run.name}"
     # As Snakemake's executors call it on a node.
-    command = [*(sys.executable, "-m", "snakemake", "--mode", "remote", "--target-jobs", job, "--force", "--nolock", "--cores", "1"),
-               *("--allowed-rules", "train_run", "--target-files-omit-workdir-adjustment", "--ignore-incomplete")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--mode",
+        "remote",
+        "--cores",
+        "1",
+        "--target-jobs",
+        job,
+        "--force",
+        "--nolock",
+    ]
+    command += ["--allowed-rules", "train_run", "--target-files-omit-workdir-adjustment", "--ignore-incomplete"]
     try:
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     finally:
@@ -229,7 +241,7 @@ def test_a_job_that_was_sent_trains_the_study_as_it_was_sent(finished, project):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "is trained already" in (finished / f"logs/train/{run.name}.log").read_text()
     assert json.loads((run / "training.json").read_text()) == kept and (run / "metrics.json").is_file()
-    gone = subprocess.run([*command[:5], "--target-jobs", f"{job}x", *command[7:]], cwd=project, capture_output=True, text=True)
+    gone = subprocess.run([f"{job}x" if word == job else word for word in command], cwd=project, capture_output=True, text=True)
     assert gone.returncode != 0 and f"error: the study vggt-eth3d has no run {run.name}x (any more)" in gone.stderr
     assert "KeyError" not in gone.stderr
     seen = "nothing: jobs that were sent take the study as it was then"

@@ -1,4 +1,4 @@
-"""What a start of a study will do, for a person: how many runs are finished, trained, trained again and why, in how many steps."""
+"""What a start of a study will do, for a person: how many runs are finished, trained, or trained again and why."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping

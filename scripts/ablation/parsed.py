@@ -62,9 +62,8 @@ def parse_started(results: Path, jobs: Sequence[Mapping[str, str]]) -> Parsed | 
     """
     named = [results / job["scale"] / job["study"] / "study.json" for job in jobs if "study" in job]
     scales = {job["scale"] for job in jobs if "study" not in job and "scale" in job}
-    files = [path for path in named if path.exists()] + [
-        path for scale in scales for path in results.glob(f"{scale}/*/study.json")
-    ]
+    files = [path for path in named if path.exists()]
+    files += [path for scale in scales for path in results.glob(f"{scale}/*/study.json")]
     studies = dict(filter(None, map(_started, dict.fromkeys(files))))
     runs = {name: {run.id: run for run in expand(study, name)} for name, study in studies.items()}
     nothing, no_claims = dict.fromkeys(studies), {name: {} for name in studies}

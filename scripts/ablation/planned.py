@@ -1,4 +1,4 @@
-"""Whether a plan is that of a study as it is now: it carries the hash of all that it was made from. Light: read at each start."""
+"""Whether a plan is that of a study as it is now: it carries the hash of all that it was made from."""
 
 import csv
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ COLUMN = "planned_for"
 
 
 def key_of(said: Any, found: Sequence[str]) -> str:
-    """A plan's key. ``said``: study, cards, claims and recommendations as plain data; ``found``: data and weights that are there."""
+    """A plan's key. ``said``: study, cards, claims, recommendations as plain data; ``found``: data and weights there are."""
     return " ".join([short_hash(said, 16), *sorted(short_hash(path) for path in found)])
 
 

@@ -29,7 +29,7 @@ class State:
         self.folder, self.path = folder, folder / "state"
 
     def owner(self) -> dict[str, Any] | None:
-        """Whose it is: ``fingerprint``, ``view`` (settings) and ``inputs`` (hashes of weights and data); None where nobody's."""
+        """Whose it is: ``fingerprint``, ``view`` (settings) and ``inputs`` (hashes of weights and data); None for nobody's."""
         try:
             found = json.loads((self.path / OWNER).read_text(encoding="utf-8"))
         except (OSError, ValueError):
