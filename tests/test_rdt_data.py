@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import pickle
 from collections import Counter, namedtuple
 from pathlib import Path
@@ -311,6 +312,19 @@ def test_an_episode_that_changed_since_is_not_used(tmp_path, change):
     write_list(find_episodes(tmp_path / "data", SMALL), tmp_path / "data", tmp_path)
     change(path)
     with pytest.raises(UserError, match=rf"1 episodes are gone or have changed: .*a\.hdf5(?s:.*)delete {tmp_path}"):
+        read_list(tmp_path)
+
+
+def test_an_episode_that_was_copied_is_the_same(tmp_path):
+    """A time of change says nothing of the content; a byte in the middle does."""
+    path = write_episode(tmp_path / "data/a.hdf5")
+    write_list(found := find_episodes(tmp_path / "data", SMALL), tmp_path / "data", tmp_path)
+    os.utime(path, (1, 1))
+    assert read_list(tmp_path) == found.episodes
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="gone or have changed"):
         read_list(tmp_path)
 
 

@@ -219,20 +219,8 @@ def test_a_job_that_was_sent_trains_the_study_as_it_was_sent(finished, project):
     (run / "metrics.json").unlink()
     job = f"train_run:scale=demo,study=vggt-eth3d,run={run.name}"
     # As Snakemake's executors call it on a node.
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--mode",
-        "remote",
-        "--cores",
-        "1",
-        "--target-jobs",
-        job,
-        "--force",
-        "--nolock",
-    ]
-    command += ["--allowed-rules", "train_run", "--target-files-omit-workdir-adjustment", "--ignore-incomplete"]
+    command = [sys.executable, "-m", "snakemake", "--mode", "remote", "--cores", "1", "--target-jobs", job, "--force"]
+    command += ["--nolock", "--allowed-rules", "train_run", "--target-files-omit-workdir-adjustment", "--ignore-incomplete"]
     try:
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     finally:

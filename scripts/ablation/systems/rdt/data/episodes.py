@@ -1,5 +1,6 @@
 """All episodes of a folder; bad ones are refused or left out, never silently. Which are trained on, and which are kept."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from ablation.systems.rdt.settings import Data
 log = logging.getLogger(__name__)
 
 LIST, LEFT_OUT = "episodes.json", "left_out.csv"
+PIECE = 2**20  # bytes
 
 
 class Found(NamedTuple):
@@ -74,7 +76,7 @@ def read_list(folder: Path) -> list[Episode]:
     changed = [
         str(episode.path)
         for episode, row in zip(episodes, written["episodes"], strict=True)
-        if not episode.path.is_file() or (written["root"] is not None and _stamp(episode.path) != row["file"])
+        if not episode.path.is_file() or (written["root"] is not None and not _same(episode.path, row["file"]))
     ]
     if changed:
         listed = ", ".join(changed[:5]) + " ..." * (len(changed) > 5)
@@ -99,7 +101,19 @@ def _listed(root: Path, row: dict) -> Episode:
     return Episode(row["name"], root / f"{row['name']}.hdf5", row["steps"], row["first"], instructions)
 
 
-def _stamp(path: Path) -> list[int]:
-    """Size and time of the last change."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+def _stamp(path: Path) -> list[int | str]:
+    """Size, and the hash of three pieces: a copy is the same file, and terabytes need not be read to see that."""
+    size = path.stat().st_size
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        for start in (0, (size - PIECE) // 2, size - PIECE):
+            file.seek(max(0, start))
+            found.update(file.read(PIECE))
+    return [size, found.hexdigest()]
+
+
+def _same(path: Path, known: list[int | str]) -> bool:
+    """Whether ``path`` is the file that was examined; lists of earlier versions have its size and its time of change."""
+    if isinstance(known[1], str):
+        return _stamp(path) == known
+    return [path.stat().st_size, path.stat().st_mtime_ns] == known
