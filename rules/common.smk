@@ -209,9 +209,11 @@ def say_outlook(study):
     plan = Path(plan_file(study))
     runs, current = RUNS[study], is_current(plan, plan_key(study))
     verdicts = verdicts_of(plan) if current else dict.fromkeys(runs, SUBMITTED[0])
-    where = Path(folder(study)), place_of(STUDIES[study].scale)
     before = "" if current else "before the plan, which may leave some out: "
-    sys.stderr.write(f"{before}{outlook(study, runs, verdicts, SUBMITTED, *where)}\n")
+    told = outlook(
+        study, runs, verdicts, SUBMITTED, lambda run: stands(folder(study), run.id)
+    )
+    sys.stderr.write(f"{before}{told}\n")
 
 
 def plans_told(wildcards):
@@ -237,14 +239,20 @@ def place_of(scale):
     return Place(Path("results", scale, "data"), Path("results/hashes"))
 
 
+@cache
+def stands(of_study, run):
+    """Where a run stands at the start; ``of_study``: the folder of the study's results."""
+    _, scale, study = of_study.split("/", 2)
+    settled = RUNS[study.partition("/")[0]][run]
+    return standing_of(settled, Path(of_study, "runs", run), place_of(scale))
+
+
 def base_of_run(wildcards):
     """The evaluation that a run starts from; and a look at whether the run's own result is that of the run as it is now."""
-    run = run_of(wildcards)
-    of_study = Path("results", wildcards.scale, wildcards.study)
-    files = of_study / "runs" / run.id
-    stands = standing_of(run, files, place_of(wildcards.scale))
-    remake(str(files / "metrics.json"), not stands.done)
-    return str(of_study / "base" / run.base / "metrics.json")
+    run, of_study = run_of(wildcards), f"results/{wildcards.scale}/{wildcards.study}"
+    found = stands(of_study, run.id)
+    remake(f"{of_study}/runs/{run.id}/metrics.json", not found.done)
+    return f"{of_study}/base/{run.base}/metrics.json"
 
 
 def weights_of_base(wildcards):

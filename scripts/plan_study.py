@@ -13,7 +13,7 @@ from ablation.hardware import load_card, load_cards
 from ablation.outlook import outlook
 from ablation.preflight import plan
 from ablation.resolved import load_study
-from ablation.standing import Place
+from ablation.standing import Place, standing_of
 from ablation.sweep import expand
 
 CELL = ("strategy", "rank", "batch", "accumulation", "gpus", "precision")
@@ -100,7 +100,8 @@ def main() -> None:
     write_csv(args.on_cards, found.cards)
     runs = {run.id: run for run in expand(study, name)}
     verdicts = {row["run"]: row["verdict"] for row in found.runs}
-    ahead = outlook(name, runs, verdicts, args.submitted, args.output.parent, Place(args.data, args.hashes))
+    folder, place = args.output.parent / "runs", Place(args.data, args.hashes)
+    ahead = outlook(name, runs, verdicts, args.submitted, lambda run: standing_of(run, folder / run.id, place))
     texts = (summary(name, found.runs), on_cards(found.cards), *(f"missing: {line}" for line in found.missing), ahead)
     sys.stdout.write("\n".join(text for text in texts if text) + "\n")
 

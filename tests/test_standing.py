@@ -100,7 +100,8 @@ def test_a_checkpoint_counts_for_the_settings_that_it_has(run, folder, place):
 def test_the_outlook_counts_runs_and_steps_and_says_how_both_results_are_kept(run, folder, place, tmp_path):
     runs = {run.id: run, "left-out": replace(run, id="left-out")}
     publish(with_rate(run, 0.25), tmp_path / "runs" / run.id, place)
-    said = outlook("study", runs, {run.id: "fits", "left-out": "oom"}, ["fits", "tight"], tmp_path, place)
+    stands = {run.id: standing_of(run, tmp_path / "runs" / run.id, place)}
+    said = outlook("study", runs, {run.id: "fits", "left-out": "oom"}, ["fits", "tight"], lambda one: stands[one.id])
     assert said.splitlines() == [
         f"study: 2 runs: 1 to be trained again, 1 not sent (oom); {run.settings.training.steps} optimizer steps",
         "  1 trained again, and replaced: strategies.A.lr 0.25 -> 0.002",

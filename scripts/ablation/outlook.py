@@ -1,12 +1,11 @@
 """What a start of a study will do, for a person: how many runs are finished, trained, or trained again and why."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ablation.changes import Change
 from ablation.settings import Training
-from ablation.standing import AGAIN, EVALUATE, FINISHED, NEW, RESUME, Place, Standing, standing_of
+from ablation.standing import AGAIN, EVALUATE, FINISHED, NEW, RESUME, Standing
 from ablation.sweep import Run
 
 SHOWN = 3  # kinds of changes
@@ -20,12 +19,12 @@ IN_WORDS = {
 
 
 def outlook(
-    name: str, runs: Mapping[str, Run], verdicts: Mapping[str, str], sent: Collection[str], folder: Path, place: Place
+    name: str, runs: Mapping[str, Run], verdicts: Mapping[str, str], sent: Collection[str], stands: Callable[[Run], Standing]
 ) -> str:
-    """A few lines on the study ``name``, whose results are in ``folder``; runs whose verdict is not among ``sent`` stay out."""
+    """A few lines on the study ``name``, whose runs are sent if their verdict is among ``sent``; ``stands``: where one does."""
     known = {run: verdicts[run] for run in runs if run in verdicts}
     kept = Counter(verdict for verdict in known.values() if verdict not in sent)
-    found = [standing_of(runs[run], folder / "runs" / run, place) for run, verdict in known.items() if verdict in sent]
+    found = [stands(runs[run]) for run, verdict in known.items() if verdict in sent]
     states = Counter(one.state for one in found)
     parts = [f"{states[state]} {words}" for state, words in IN_WORDS.items() if states[state]]
     parts += [f"{count} not sent ({verdict})" for verdict, count in kept.items()]

@@ -42,6 +42,8 @@ class Standing(NamedTuple):
 
 def standing_of(run: Run, folder: Path, place: Place) -> Standing:
     """Where ``run`` stands, whose files are in ``folder``."""
+    if not folder.is_dir():
+        return Standing(run, NEW)
     published = _json(folder / "manifest.json") if (folder / "metrics.json").exists() else None
     if published is None:
         return _unpublished(run, folder, place)
