@@ -87,7 +87,7 @@ def test_bad_input_stops_before_any_job(project, config, words):
 
 def test_overrides_of_the_command_line(project):
     sweep = "sweep={rank: [2, 8], strategy: A, batch: [1, 2], accumulation: [2, 4]}"
-    done = snakemake(project, PLAN, config=[sweep, "keep=batch * accumulation == 8"])
+    done = snakemake(project, PLAN, config=[sweep, "baseline={rank: 8}", "keep=batch * accumulation == 8"])
     assert done.returncode == 0, done.stderr[-2000:]
     rows = list(csv.DictReader((project / PLAN).open()))
     assert {(row["rank"], row["batch"], row["accumulation"]) for row in rows} == {("2", "2", "4"), ("8", "2", "4")}
