@@ -9,8 +9,8 @@ from typing import Any
 from ablation.cli import call
 from ablation.files import write_csv
 from ablation.hardware import load_card, load_cards
-from ablation.preflight import plan
 from ablation.resolved import load_study
+from ablation.waiting import say
 
 CELL = ("strategy", "rank", "batch", "accumulation", "gpus", "precision")
 HEAD = (
@@ -87,6 +87,9 @@ def main() -> None:
     args = parser.parse_args()
     name, study = load_study(args.study)
     card, cards = load_card(study.hardware, args.cards), load_cards(args.cards)
+    say(f"{name}: planning for the {card.name}")
+    from ablation.preflight import plan  # takes seconds to import
+
     found = plan(study, name, card, args.traces, args.workers, cards)
     write_csv(args.output, found.runs)
     write_csv(args.on_cards, found.cards)

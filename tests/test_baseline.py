@@ -208,3 +208,8 @@ def test_cells_without_a_baseline_of_their_values_are_told():
 def test_a_baseline_with_which_all_is_well_is_not_spoken_of(tmp_path):
     results = with_fates(tmp_path, {})
     assert sentences(results, tmp_path) == []
+
+
+def test_a_card_that_there_is_not_is_an_error_when_the_study_is_read():
+    with pytest.raises(UserError, match="hardware: rtx4900 is not a known card; did you mean rtx4090"):
+        parsed(hardware="rtx4900")

@@ -15,7 +15,7 @@ from faults import survived
 from ablation.errors import UserError
 from ablation.hardware import Card, load_card
 from ablation.preflight import plan
-from ablation.study import load_study
+from ablation.study import Train, load_study
 from ablation.sweep import Run, expand
 from ablation.systems.vggt.system import System
 from ablation.vram import step as step_module
@@ -23,7 +23,7 @@ from ablation.vram.budget import CONTEXT_GIB
 from ablation.vram.margin import MARGIN
 from ablation.vram.predict import Predictor, largest_batch, verdict
 from ablation.vram.replay import allocated_peak, replay
-from ablation.vram.step import trace_step, trace_step_on_cpu
+from ablation.vram.step import check_patterns, trace_step, trace_step_on_cpu
 from ablation.vram.trace import Trace
 from ablation.vram.traces import Traces, family
 
@@ -117,6 +117,19 @@ def test_traces_made_side_by_side_are_the_same(tmp_path):
     for run in wanted:
         assert np.array_equal(alone[run].sizes, together[run].sizes)
     assert alone.traced == together.traced == 3
+
+
+def test_patterns_are_checked_before_anything_is_traced(tmp_path):
+    right, wrong = small_runs(rank=[2, 4]), small_runs("C", rank=2)
+    strategy = wrong[0].strategy.model_copy(update={"train": Train(lora=["depth_haed"])})
+    for workers in (1, 2):
+        traces = Traces([*right, replace(wrong[0], strategy=strategy)], ADA, tmp_path)
+        with pytest.raises(UserError, match=r"`depth_haed` matches no .*did you mean depth_head"):
+            traces.prepare(workers)
+        assert traces.traced == 0 and not list(tmp_path.iterdir())
+    host = wrong[0].strategy.model_copy(update={"host": ["agregator"]})
+    with pytest.raises(UserError, match=r"host: the pattern `agregator` matches no .*did you mean aggregator"):
+        check_patterns([replace(wrong[0], strategy=host)])
 
 
 class Unsendable:

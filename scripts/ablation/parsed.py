@@ -9,6 +9,7 @@ from ablation.baseline import check_baseline
 from ablation.claims.model import Claim
 from ablation.claims.of_study import claims_of
 from ablation.errors import UserError
+from ablation.hardware import load_card
 from ablation.recommended import Recommended, recommended_for
 from ablation.study import Study, find_studies, load_study
 from ablation.sweep import Run, expand
@@ -47,6 +48,7 @@ def parse_studies(config: Mapping[str, Any], folder: Path) -> Parsed:
     studies = {name: load_study(path, changes) for name, path in files.items()}
     runs = {name: {run.id: run for run in expand(study, name)} for name, study in studies.items()}
     for name, study in studies.items():
+        load_card(study.hardware, folder / "hardware")
         check_baseline(study, name, runs[name].values())
     return Parsed(
         studies,

@@ -31,7 +31,7 @@ def followed(items: Iterable[Item], what: str, total: int, unit: str) -> Iterato
         now = time.monotonic()
         if now - told >= EVERY_SECONDS and number < total:
             told = now
-            say(f"{what}: {number} of {total} {unit}s, {_rough((now - started) / number * (total - number))} to go")
+            say(f"{what}: {number} of {total}, {_rough((now - started) / number * (total - number))} to go")
 
 
 def _rough(seconds: float) -> str:

@@ -62,7 +62,8 @@ class Traces:
     def prepare(self, workers: int) -> None:
         """Trace all that must be traced, in ``workers`` processes. Without it, traces are made when they are asked for.
 
-        Raises :class:`UserError` when one of the processes is killed; what is traced by then is kept in the folder.
+        Raises :class:`UserError` where a strategy names modules that its network lacks, before anything is traced; and when one
+        of the processes is killed: what is traced by then is kept in the folder.
         """
         ends = [(name, point) for name, points in self._points.items() for point in sorted(self._ends(name, points))]
         needed = [(name, point) for name, point in ends if not self._kept(self._examples[name], point)]
@@ -71,6 +72,9 @@ class Traces:
             kept, processes = len(ends) - len(needed), f" in {workers} processes" if workers > 1 else ""
             already = f"{kept} of {len(ends)} steps traced already, " if kept else ""
             say(f"{already}tracing {len(needed)} step{'s' if len(needed) > 1 else ''}{processes}")
+            from ablation.vram.step import check_patterns
+
+            check_patterns(self._examples[name] for name, _ in needed)
         made = self._side_by_side(needed, workers) if workers > 1 else self._one_by_one(needed)
         for _ in followed(made, "tracing steps", len(needed), "step"):
             pass
