@@ -49,6 +49,11 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from ablation.shipped import own_or_shipped
 
 
+def told(command):
+    """A shell command whose words on stderr are seen while it works, and kept in the rule's log."""
+    return f"{{{{ {command} 2>&1 >&3 3>&- | tee {{log:q}} >&2; }}}} 3>&1"
+
+
 def program(name):
     """The beginning of a shell command: one of the workflow's programs, from the working directory."""
     path = shlex.quote(os.path.relpath(ROOT / "scripts" / name))

@@ -1,4 +1,11 @@
 # What will run, and what will not and why: decided before any job is submitted.
+from ablation.cores import usable_cores
+
+# Processes that trace: of a machine of one's own, or of a login node, where Snakemake with a cluster's executor counts no
+# cores of local jobs and starts them side by side.
+TRACERS = min(8, usable_cores())
+if workflow.is_main_process and "tracers" not in workflow.global_resources:
+    workflow.register_resource("tracers", TRACERS)
 
 
 checkpoint plan_study:
@@ -12,18 +19,21 @@ checkpoint plan_study:
     localrule: True
     conda:
         "../envs/ablation.yaml"
-    threads: 8
+    threads: TRACERS
+    resources:
+        tracers=lambda w, threads: threads,
     params:
         key=lambda w: kept_key(Path(plan_file(w.study)), plan_key(w.study)),
         submitted=SUBMITTED,
     message:
         "plan {wildcards.study}"
     shell:
-        program("plan_study.py")
-        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --cards config/hardware --traces results/traces --workers {threads} --output {output.plan:q} --on-cards {output.on_cards:q}"
-        " --key {params.key:q} --submitted {params.submitted} --data results/{wildcards.scale}/data --hashes results/hashes"
-        " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        told(
+            program("plan_study.py")
+            + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
+            " --cards config/hardware --traces results/traces --workers {threads} --output {output.plan:q} --on-cards {output.on_cards:q}"
+            " --key {params.key:q} --submitted {params.submitted} --data results/{wildcards.scale}/data --hashes results/hashes"
+        )
 
 
 # For the report alone: what the baseline would need with one technique after another. A plan does not wait for it.
@@ -38,11 +48,14 @@ rule predict_ladder:
     localrule: True
     conda:
         "../envs/ablation.yaml"
-    threads: 8
+    threads: TRACERS
+    resources:
+        tracers=lambda w, threads: threads,
     message:
         "predict the memory ladder of {wildcards.study}"
     shell:
-        program("predict_ladder.py")
-        + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
-        " --cards config/hardware --traces results/traces --workers {threads} --output {output:q}"
-        " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        told(
+            program("predict_ladder.py")
+            + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
+            " --cards config/hardware --traces results/traces --workers {threads} --output {output:q}"
+        )

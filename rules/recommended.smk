@@ -16,6 +16,7 @@ rule compare_config:
     message:
         "compare {wildcards.study} with what is recommended"
     shell:
-        program("compare_config.py")
-        + " --study results/{wildcards.scale}/{wildcards.study}/study.json --output {output:q}"
-        " 2> {log:q} || {{ cat {log:q} >&2; exit 2; }}"
+        told(
+            program("compare_config.py")
+            + " --study results/{wildcards.scale}/{wildcards.study}/study.json --output {output:q}"
+        )

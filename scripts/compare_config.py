@@ -19,6 +19,7 @@ from ablation.hardware import Card, load_card
 from ablation.recommended import Recommended, recommended_for
 from ablation.study import Study, load_study, study_file
 from ablation.sweep import Run, expand
+from ablation.waiting import say
 from ablation.yamlfile import parse_yaml
 
 ROOT = Path()  # of whoever runs it; what the workflow brings is known as well
@@ -44,6 +45,7 @@ def advisor(name: str, study: Study, runs: list[Run], recommended: Recommended, 
     """What the card has to say; of a demo nothing, and the predictor, which takes seconds to import, is left alone."""
     if study.scale == "demo":
         return lambda _: ("what fits the card, a plan at full scale says", {})
+    say(f"{name} on {card.name}: predicting the memory of the recommended effective batch")
     from ablation.ways import Advisor
 
     results = ROOT / "results"

@@ -11,10 +11,10 @@ from ablation.cli import call
 from ablation.files import write_csv
 from ablation.hardware import load_card, load_cards
 from ablation.outlook import outlook
-from ablation.preflight import plan
 from ablation.resolved import load_study
 from ablation.standing import Place, standing_of
 from ablation.sweep import expand
+from ablation.waiting import say
 
 CELL = ("strategy", "rank", "batch", "accumulation", "gpus", "precision")
 HEAD = (
@@ -95,6 +95,9 @@ def main() -> None:
     args = parser.parse_args()
     name, study = load_study(args.study)
     card, cards = load_card(study.hardware, args.cards), load_cards(args.cards)
+    say(f"{name}: planning for the {card.name}")
+    from ablation.preflight import plan  # takes seconds to import
+
     found = plan(study, name, card, args.traces, args.workers, cards)
     write_csv(args.output, [{**row, planned.COLUMN: args.key} for row in found.runs])
     write_csv(args.on_cards, found.cards)

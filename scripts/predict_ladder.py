@@ -6,8 +6,8 @@ from pathlib import Path
 from ablation.cli import call
 from ablation.files import write_csv
 from ablation.hardware import load_card
-from ablation.ladder import ladder
 from ablation.resolved import load_study
+from ablation.waiting import say
 
 
 def main() -> None:
@@ -20,7 +20,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     name, study = load_study(args.study)
-    write_csv(args.output, ladder(study, name, load_card(study.hardware, args.cards), args.traces, args.workers))
+    card = load_card(study.hardware, args.cards)
+    say(f"{name}: predicting the memory ladder on the {card.name}")
+    from ablation.ladder import ladder  # takes seconds to import
+
+    write_csv(args.output, ladder(study, name, card, args.traces, args.workers))
 
 
 if __name__ == "__main__":

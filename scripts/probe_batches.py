@@ -14,7 +14,7 @@ from ablation.probe.command import add_probe_arguments, prober_of
 from ablation.probe.table import text_table
 from ablation.resolved import load_study
 from ablation.sweep import expand
-from ablation.vram.predict import largest_batch
+from ablation.waiting import say
 
 COLUMNS = {
     "outcome": "outcome",
@@ -34,6 +34,9 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, help="a folder that keeps traced steps, from which the searches' starts come")
     args = parser.parse_args()
     name, study = load_study(args.study)
+    say(f"{name}: searching the largest batches")
+    from ablation.vram.predict import largest_batch  # takes seconds to import
+
     guess = partial(largest_batch, folder=args.traces, most=LIMIT)
     prober, device = prober_of(args, study.scale)
     rows = largest_batches(expand(study, name), load_card(study.hardware, args.cards), device, prober, guess)

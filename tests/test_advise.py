@@ -7,7 +7,8 @@ import advise as program
 import pytest
 from conftest import ROOT, STUDY
 
-from ablation.advise import Miss, Option, candidates, fitting
+from ablation import advice
+from ablation.advise import Miss, Option, candidates, closest, fitting
 from ablation.errors import UserError
 from ablation.hardware import load_card
 from ablation.speeds import Measured, speeds
@@ -57,7 +58,7 @@ def test_larger_batches_than_one_that_does_not_fit_are_not_predicted():
     found, miss = fitting(group, predict, budget=23)
     assert asked == [1, 2, 4] and [option.run.axes["batch"] for option in found] == [1, 2]
     assert miss == Miss(miss.smallest, 16, open_end=True) and miss.smallest.run.axes["batch"] == 4
-    assert program._where(miss) == "batch 4 and above: OOM, 40.50 GiB"
+    assert advice._where(miss) == "batch 4 and above: OOM, 40.50 GiB"
 
 
 def test_a_step_of_one_pass_may_fit_where_smaller_batches_do_not():
@@ -66,7 +67,7 @@ def test_a_step_of_one_pass_may_fit_where_smaller_batches_do_not():
     sizes = {1: sized(25, "oom", gradients=10), 2: sized(20, "fits")}
     found, miss = fitting(group, lambda run: sizes[run.axes["batch"]], budget=23)
     assert [option.run.axes["batch"] for option in found] == [2] and not miss.open_end
-    assert program._where(miss) == "batch 1: OOM, 25.50 GiB"
+    assert advice._where(miss) == "batch 1: OOM, 25.50 GiB"
 
 
 def test_measured_speeds_are_those_of_the_card(tmp_path):
@@ -171,4 +172,4 @@ def test_unknown_names_are_explained():
 
 def test_an_option_has_head_room():
     option = Option(runs_of()[0], sized(20, "tight"))
-    assert program.closest([Miss(option, 1, True)]) is option
+    assert closest([Miss(option, 1, True)]) is option

@@ -1,15 +1,21 @@
 """Predicting the memory of runs: exact where it can be checked without a GPU, and one verdict for each."""
 
+import os
+import signal
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from allocations import peak_of_step
 from conftest import ROOT, STUDY
+from faults import survived
 
 from ablation.errors import UserError
 from ablation.hardware import Card, load_card
 from ablation.preflight import plan
-from ablation.study import load_study
+from ablation.study import Train, load_study
 from ablation.sweep import Run, expand
 from ablation.systems.vggt.system import System
 from ablation.vram import step as step_module
@@ -17,7 +23,7 @@ from ablation.vram.budget import CONTEXT_GIB
 from ablation.vram.margin import MARGIN
 from ablation.vram.predict import Predictor, largest_batch, verdict
 from ablation.vram.replay import allocated_peak, replay
-from ablation.vram.step import trace_step, trace_step_on_cpu
+from ablation.vram.step import check_patterns, trace_step, trace_step_on_cpu
 from ablation.vram.trace import Trace
 from ablation.vram.traces import Traces, family
 
@@ -111,6 +117,85 @@ def test_traces_made_side_by_side_are_the_same(tmp_path):
     for run in wanted:
         assert np.array_equal(alone[run].sizes, together[run].sizes)
     assert alone.traced == together.traced == 3
+
+
+def test_patterns_are_checked_before_anything_is_traced(tmp_path):
+    right, wrong = small_runs(rank=[2, 4]), small_runs("C", rank=2)
+    strategy = wrong[0].strategy.model_copy(update={"train": Train(lora=["depth_haed"])})
+    for workers in (1, 2):
+        traces = Traces([*right, replace(wrong[0], strategy=strategy)], ADA, tmp_path)
+        with pytest.raises(UserError, match=r"`depth_haed` matches no .*did you mean depth_head"):
+            traces.prepare(workers)
+        assert traces.traced == 0 and not list(tmp_path.iterdir())
+    host = wrong[0].strategy.model_copy(update={"host": ["agregator"]})
+    with pytest.raises(UserError, match=r"host: the pattern `agregator` matches no .*did you mean aggregator"):
+        check_patterns([replace(wrong[0], strategy=host)])
+
+
+class Unsendable:
+    """Cannot go to another process, as what is changed meanwhile cannot."""
+
+    def __reduce__(self):
+        raise RuntimeError("sent to a worker")
+
+
+def test_workers_are_sent_nothing_that_changes_while_it_is_sent():
+    """What is traced grows while the pool still pickles what its workers are to do."""
+    wanted = small_runs(batch=[1, 2, 3, 7], rank=2)
+    traces = Traces(wanted, ADA)
+    traces._known["of an earlier trace"] = Unsendable()
+    traces.prepare(workers=2)
+    assert traces.traced == 3 and all(isinstance(traces[run], Trace) for run in wanted)
+
+
+def test_many_traces_side_by_side(tmp_path, monkeypatch):
+    """Far more than the pool has places for, each of some size: only the tracing itself is replaced."""
+    wanted = small_runs(rank=2)
+    one = Traces(wanted, ADA)[wanted[0]]
+    larger = replace(one, events=np.tile(one.events, 200))
+    monkeypatch.setattr(Traces, "_traced", lambda self, run, point: larger)
+    traces = Traces(small_runs(batch=1, rank=2, **{"loss.window_weight": [1 + i / 100 for i in range(60)]}), ADA)
+    traces.prepare(workers=4)
+    assert len(traces._known) == 60
+
+
+def test_what_was_traced_before_is_told(tmp_path, capsys):
+    Traces(small_runs(batch=[1, 2, 3, 7], rank=2), ADA, tmp_path).prepare(workers=1)
+    assert capsys.readouterr().err == "tracing 3 steps\n"
+    more = small_runs(batch=[1, 2, 3, 7], rank=2, precision=["bf16", "fp32"])
+    Traces(more, ADA, tmp_path).prepare(workers=2)
+    assert capsys.readouterr().err == "3 of 6 steps traced already, tracing 3 steps in 2 processes\n"
+    Traces(more, ADA, tmp_path).prepare(workers=2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.fault
+def test_a_tracing_process_is_killed(tmp_path, monkeypatch):
+    """As the kernel does where memory is short: one line, and the next start goes on from what there is."""
+    wanted = small_runs(batch=[1, 2, 3, 7], rank=2)
+    original, main = Traces._traced, os.getpid()
+
+    def struck(self, run, point):
+        if os.getpid() != main and point.batch == 3:
+            while not list(tmp_path.glob("[!.]*.npz")):  # something is traced by then
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, run, point)
+
+    monkeypatch.setattr(Traces, "_traced", struck)
+    started = time.monotonic()
+    with pytest.raises(UserError) as raised:
+        Traces(wanted, ADA, tmp_path).prepare(workers=2)
+    assert "was killed" in str(raised.value) and f"kept in {tmp_path}" in str(raised.value)
+    monkeypatch.setattr(Traces, "_traced", original)
+    kept = len(list(tmp_path.glob("[!.]*.npz")))
+    again, alone = Traces(wanted, ADA, tmp_path), Traces(wanted, ADA)
+    again.prepare(workers=2)
+    assert kept and again.traced == 3 - kept
+    assert all(np.array_equal(again[run].sizes, alone[run].sizes) for run in wanted)
+    seen = "one line: killed, most likely for want of memory; what is traced is kept, and the next start says how much"
+    ended = time.monotonic() - started
+    survived("a tracing process is killed", "local", seen=seen, seconds=ended, repeated=None, same="the same traces")
 
 
 def test_a_folder_keeps_traces(tmp_path):

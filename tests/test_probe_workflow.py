@@ -15,8 +15,8 @@ from ablation.sweep import expand
 from ablation.vram.budget import CONTEXT_GIB
 from ablation.yamlfile import parse_yaml
 
-SMALL = [TWO_SCENES, "sweep={strategy: [A, C], rank: 4, seed: [0, 1]}"]
-WIDER = [TWO_SCENES, "sweep={strategy: [A, C], rank: [4, 8], seed: [0, 1]}"]
+SMALL = [TWO_SCENES, "sweep={strategy: [A, C], rank: 4, seed: [0, 1]}", "baseline={rank: 4}"]
+WIDER = [TWO_SCENES, "sweep={strategy: [A, C], rank: [4, 8], seed: [0, 1]}", "baseline={rank: 4}"]
 # A cell that tests of the plan predict as well: its step is traced once.
 FULL = ["scale=full", "sweep={strategy: A, rank: 16, batch: 1, accumulation: 1, precision: bf16}", "keep=batch == 1"]
 RESULTS = "results/demo/vggt-eth3d"

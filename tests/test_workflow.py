@@ -27,6 +27,7 @@ MICRO = [
     TWO_SCENES,
     "training={steps: 3}",
     "sweep={strategy: [A, C], rank: 4, seed: 0}",
+    "baseline={rank: 4}",
 ]
 
 
@@ -264,7 +265,7 @@ def test_the_finished_study_is_given_away_and_comes_back_equal(finished, project
 
 
 def test_a_new_rank_runs_only_its_runs(finished, project):
-    wider = [*MICRO[:3], "sweep={strategy: [A, C], rank: [4, 8], seed: 0}"]
+    wider = [*MICRO[:3], "sweep={strategy: [A, C], rank: [4, 8], seed: 0}", MICRO[-1]]
     planned = jobs(snakemake(project, "-n", config=wider))
     # The plan comes first, and with it the runs; until it is made, Snakemake knows only of it.
     once = {"all", "plan_study", "predict_ladder", "compare_config", "collect_runs", "check_claims", "write_report"}

@@ -76,6 +76,8 @@ def test_full_scale_without_data_stops_with_the_reasons(project):
         (["recommended=vgtt"], "did you mean vggt"),
         (["scale=huge"], "scale = 'huge': must be one of 'demo' or 'full'"),
         (["claims=vggt-eth4d"], "did you mean vggt-eth3d"),
+        (["hardware=rtx4900"], "did you mean rtx4090"),
+        (["sweep={rank: [8, 32]}"], "such as --config 'baseline={rank: 8}'"),
     ],
 )
 def test_bad_input_stops_before_any_job(project, config, words):
@@ -87,8 +89,10 @@ def test_bad_input_stops_before_any_job(project, config, words):
 
 def test_overrides_of_the_command_line(project):
     sweep = "sweep={rank: [2, 8], strategy: A, batch: [1, 2], accumulation: [2, 4]}"
-    done = snakemake(project, PLAN, config=[sweep, "keep=batch * accumulation == 8"])
+    done = snakemake(project, PLAN, config=[sweep, "baseline={rank: 8}", "keep=batch * accumulation == 8"])
     assert done.returncode == 0, done.stderr[-2000:]
+    told = "vggt-eth3d: planning for the NVIDIA GeForce RTX 4090\n"
+    assert told in done.stderr and told in (project / "results/demo/vggt-eth3d/logs/plan.log").read_text()
     rows = list(csv.DictReader((project / PLAN).open()))
     assert {(row["rank"], row["batch"], row["accumulation"]) for row in rows} == {("2", "2", "4"), ("8", "2", "4")}
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation.baseline import is_baseline
 from ablation.hardware import Card
 from ablation.preflight import DIGITS, unsupported
 from ablation.study import Strategy, Study, Train
-from ablation.sweep import Run, all_axes, expand
+from ablation.sweep import Run, expand
 from ablation.systems import system_class
 from ablation.vram.predict import Predictor, shape
 from ablation.vram.trace import Untraceable
@@ -43,7 +44,7 @@ def rungs(study: Study, runs: Sequence[Run]) -> Iterator[Rung]:
 
     The batch and all settings are those of the baseline, or of the first run.
     """
-    base = next((run for run in runs if _is_baseline(study, run)), runs[0])
+    base = next((run for run in runs if is_baseline(study, run)), runs[0])
     light = next((run for run in [base, *runs] if run.strategy.train != ALL), None)
     alone = base.with_axes(gpus=1, rank=None, precision="fp32")
     several = len(system_class(study.system).objectives) > 1
@@ -71,11 +72,6 @@ def rungs(study: Study, runs: Sequence[Run]) -> Iterator[Rung]:
         yield Rung("+ ZeRO-2", _with(run, distributed="zero2"))
         yield Rung("+ ZeRO-3", _with(run, distributed="zero3"))
         yield Rung("+ optimizer in host memory", _with(run, distributed="zero3", offload=True))
-
-
-def _is_baseline(study: Study, run: Run) -> bool:
-    axes = all_axes(study, run)
-    return study.baseline is not None and all(axes.get(axis) == value for axis, value in study.baseline.items())
 
 
 def _most(runs: Sequence[Run], light: Run | None) -> Train:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablation import resolved
+from ablation.baseline import check_baseline
 from ablation.claims.model import Claim
 from ablation.claims.of_study import claims_of
 from ablation.errors import UserError
+from ablation.hardware import load_card
 from ablation.recommended import Recommended, recommended_for
 from ablation.study import Study, find_studies, load_study
 from ablation.sweep import Run, expand
@@ -44,10 +46,14 @@ def parse_studies(config: Mapping[str, Any], folder: Path) -> Parsed:
         return _of_reference(reference, changes, attempt_oom, verified)
     files = find_studies(changes.pop("studies", None), folder / "studies")
     studies = {name: load_study(path, changes) for name, path in files.items()}
+    runs = {name: {run.id: run for run in expand(study, name)} for name, study in studies.items()}
+    for name, study in studies.items():
+        load_card(study.hardware, folder / "hardware")
+        check_baseline(study, name, runs[name].values())
     return Parsed(
         studies,
         {name: recommended_for(study, folder / "recommended") for name, study in studies.items()},
-        {name: {run.id: run for run in expand(study, name)} for name, study in studies.items()},
+        runs,
         {name: claims_of(study, folder / "claims", folder / "hardware") for name, study in studies.items()},
         attempt_oom,
         None,

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from ablation.hardware import Card
 from ablation.prefix.saving import Saving
 from ablation.settings import Settings
@@ -18,6 +16,7 @@ from ablation.systems import load_system, system_class
 from ablation.vram.margin import MARGIN
 from ablation.vram.predict import Prediction, Predictor
 from ablation.vram.trace import Untraceable
+from ablation.waiting import followed
 
 DIGITS = 4
 
@@ -51,7 +50,7 @@ def plan(
     saving = Saving(runs, traces)
     rows = [
         {"run": run.id, **all_axes(study, run), **_row(run, card, predictor, missing[id(run.settings)]), **saving(run)}
-        for run in tqdm(runs, desc="predicting memory", unit="run", leave=False, mininterval=0.5)
+        for run in followed(runs, "predicting memory", len(runs), "run")
     ]
     elsewhere = [row for run in one_per_cell(runs) for row in _elsewhere(run, predictor, cards or {})]
     return Plan(rows, elsewhere, list(dict.fromkeys(line for lines in missing.values() for line in lines)))

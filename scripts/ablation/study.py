@@ -169,7 +169,7 @@ class Study(Settings):
     claims: Name | None = None
     """Published numbers to check: a file of config/claims/."""
     baseline: dict[str, Value] | None = None
-    """The cell that the others are compared with; axes it does not name are left open."""
+    """The cell that the others are compared with; where it leaves axes open, each with the one of its own values there."""
     recommended: Name | None = None
     """A file of config/recommended/ that the study is compared with, parameter by parameter."""
 

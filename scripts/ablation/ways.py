@@ -16,6 +16,7 @@ from ablation.study import Study
 from ablation.sweep import Run
 from ablation.vram.predict import Predictor
 from ablation.vram.trace import Untraceable
+from ablation.waiting import followed
 
 Split = tuple[int, int]  # batch, accumulation
 
@@ -65,7 +66,9 @@ class Advisor:
     def __call__(self, wanted: Recommendation) -> tuple[str, dict[str, Any]]:
         """Advice on the effective batch, and the change of the study; empty where it is as wanted and all of it fits."""
         try:
-            found = [self._of(run, wanted.nearest(run.effective_batch)) for run in self._examples()]
+            runs = self._examples()
+            examples = followed(runs, "predicting memory", len(runs), "strategy")
+            found = [self._of(run, wanted.nearest(run.effective_batch)) for run in examples]
         except (UserError, Untraceable) as error:
             return str(error).removeprefix("--"), {}
         words = {ways.strategy: text for ways in found if (text := ways.in_words(self.card))}

@@ -27,6 +27,7 @@ def config(names: list[str]) -> list[str]:
         "evaluation={pictures: 0}",
         f"strategies={{{', '.join(f'{name}: {TRAINS}' for name in names)}}}",
         f"sweep={{strategy: [{', '.join(names)}], rank: 4, batch: 1, seed: 0}}",
+        f"baseline={{strategy: {names[0]}, rank: 4}}",
     ]
 
 

@@ -18,6 +18,7 @@ scale: demo
 data: {scenes: [library, motorcycle], split: {test: [motorcycle]}}
 training: {steps: 20}
 sweep: {rank: 4, seed: 0}
+baseline: {rank: 4}
 """
 
 

@@ -11,6 +11,7 @@ from ablation.files import write_json
 from ablation.sweep import Run
 from ablation.vram.flops import frozen_shares
 from ablation.vram.traces import versions
+from ablation.waiting import followed
 
 DIGITS = 4
 
@@ -26,7 +27,8 @@ class Saving:
             if run.prefix is not None:
                 self._examples.setdefault(run.settings.inputs_hash, run)
                 self._cuts[run.settings.inputs_hash].add(run.prefix_cut)
-        self._shares = {inputs: self._counted(inputs) for inputs in self._examples}
+        examples = followed(self._examples, "counting operations", len(self._examples), "network")
+        self._shares = {inputs: self._counted(inputs) for inputs in examples}
 
     def __call__(self, run: Run) -> dict[str, Any]:
         """Nothing for a run that trains the network from its first layer on."""

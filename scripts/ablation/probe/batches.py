@@ -12,6 +12,7 @@ from ablation.probe.prober import Prober, Record
 from ablation.probe.search import search
 from ablation.probe.table import measurements
 from ablation.sweep import Run
+from ablation.waiting import followed
 
 LIMIT = 4096  # no search goes further
 TRIAL_STEPS = 3  # the optimizer's state and what the first step leaves behind are there from the second on
@@ -50,7 +51,8 @@ def largest_batches(runs: Sequence[Run], card: Card, device: str, prober: Prober
 
     A cell that accumulates is tried with two forward passes a step: more take no more memory.
     """
-    searches = [_begin(run, card, guess) for run in _one_per_group(runs)]
+    cells = _one_per_group(runs)
+    searches = [_begin(run, card, guess) for run in followed(cells, "predicting where to begin", len(cells), "cell")]
     number = 0
     while waiting := {_trial(found, card, device).name: found for found in searches if found.batch is not None}:
         number += 1

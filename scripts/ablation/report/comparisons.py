@@ -28,6 +28,8 @@ class Difference:
 
     cell: int
     """Index into the results' cells."""
+    baseline: int
+    """The same of what it is compared with."""
     mean: float | None
     half_width: float | None
     """Of the plain 95 % interval; None with one pair, or where all are the same."""
@@ -44,22 +46,17 @@ class Difference:
         return self.verdict.removesuffix(ONE_SEED) in (BETTER, WORSE)
 
 
-def baseline_of(results: Results) -> int | None:
-    """Index of the baseline: the first cell that the study's description of it fits."""
-    return next((i for i, cell in enumerate(results.cells) if results.is_baseline(cell)), None)
-
-
 def differences(results: Results, metric: Metric) -> list[Difference]:
-    """All other cells against the baseline, in the order of the cells; nothing where the study names none.
+    """All other cells against their baselines, in the order of the cells; nothing of those that have none.
 
     Paired by held-out item and seed, or by seed alone where the metric is not the mean of its items.
     """
-    baseline = baseline_of(results)
-    if baseline is None:
+    if not results.baselines:
         return []
+    of = np.array([-1 if one is None else one for one in results.compared.of])
     sample = by_item(results, METRIC + metric.name)
-    found = paired(sample.values - sample.values[baseline], sample.seeds)
-    others = np.arange(len(results.cells)) != baseline
+    found = paired(sample.values - sample.values[of], sample.seeds)
+    others = (of >= 0) & (of != np.arange(len(of)))
     adjusted = holm(np.where(others, careful(found, counted=True), np.nan))
     return [_difference(results, found, i, adjusted[i], metric) for i in np.flatnonzero(others).tolist()]
 
@@ -107,14 +104,14 @@ def verdict_of(mean: float, p: float | None, pairs: int, seeds: int, lower: bool
 
 
 def _difference(results: Results, found: Paired, i: int, p: float, metric: Metric) -> Difference:
-    cell, pairs, seeds = results.cells[i], int(found.pairs[i]), int(found.seeds[i])
+    of, cell, pairs, seeds = results.compared.of[i], results.cells[i], int(found.pairs[i]), int(found.seeds[i])
     if not pairs:
         known = not pd.isna(cell.column(METRIC + metric.name)).all()
-        return Difference(i, None, None, None, 0, 0, NO_PAIR if known else ended(cell))
+        return Difference(i, of, None, None, None, 0, 0, NO_PAIR if known else ended(cell))
     mean = float(found.mean[i])
     spread = pairs > 1 and found.half_width[i] > 0
     half_width, p = (float(found.half_width[i]), float(p)) if spread else (None, None)
-    return Difference(i, mean, half_width, p, pairs, seeds, verdict_of(mean, p, pairs, seeds, metric.lower_is_better))
+    return Difference(i, of, mean, half_width, p, pairs, seeds, verdict_of(mean, p, pairs, seeds, metric.lower_is_better))
 
 
 def careful(found: Paired, counted: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ablation.report.comparisons import baseline_of, careful
+from ablation.report.comparisons import careful
 from ablation.report.results import Results
 from ablation.report.samples import METRIC, by_seed
 from ablation.report.statistics import holm, paired
@@ -23,7 +23,7 @@ class Factor:
 
     axes: tuple[str, ...]
     levels: tuple[Level, ...]
-    """Their values. The others are compared with the first: the baseline's, where it has one."""
+    """Their values. The others are compared with the first: the (first) baseline's, where it has one."""
 
     @property
     def label(self) -> str:
@@ -112,8 +112,7 @@ class _Grid:
     def __init__(self, results: Results):
         self.axes = results.varying
         self.rows = [tuple(cell.axes[axis] for axis in self.axes) for cell in results.cells]
-        baseline = baseline_of(results)
-        self.factors = _factors(self.axes, self.rows, None if baseline is None else self.rows[baseline])
+        self.factors = _factors(self.axes, self.rows, next((self.rows[i] for i in results.baselines), None))
         self.cells: dict[tuple[Factor, Level], set[int]] = defaultdict(set)
         for factor in self.factors:
             places = [self.axes.index(axis) for axis in factor.axes]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ablation import formats
+from ablation.baseline import Compared, compared
 from ablation.errors import UserError
 from ablation.report.statistics import Estimate, estimate
 from ablation.study import Study
@@ -190,12 +191,29 @@ class Results:
                 found.setdefault(key, {})[value] = None
         return {key: " / ".join(values) for key, values in found.items()}
 
+    @cached_property
+    def compared(self) -> Compared:
+        """Which baseline each cell is compared with, by index."""
+        cells = [{axis: _plain(cell.first(axis)) for axis in self.axes} for cell in self.cells]
+        return compared(self.study.baseline, cells)
+
+    @cached_property
+    def baselines(self) -> list[int]:
+        """The cells that others are compared with, in order; several where the study's baseline leaves axes open."""
+        return [i for i, of in enumerate(self.compared.of) if of == i]
+
     def is_baseline(self, cell: CellResult) -> bool:
-        """Whether a cell is the study's baseline."""
-        wanted = self.study.baseline or {}
-        return bool(wanted) and all(
-            axis not in cell.table or _plain(cell.first(axis)) == value for axis, value in wanted.items()
-        )
+        """Whether a cell is the study's baseline, or one of them."""
+        return self.baseline_of(cell) is cell
+
+    def baseline_of(self, cell: CellResult) -> CellResult | None:
+        """What a cell is compared with."""
+        of = self.compared.of[self._place_of[id(cell)]]
+        return None if of is None else self.cells[of]
+
+    @cached_property
+    def _place_of(self) -> dict[int, int]:
+        return {id(cell): i for i, cell in enumerate(self.cells)}
 
     def before(self, metric: str) -> float | None:
         """A metric of the pretrained model: the mean, where runs had different ones."""

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablation.report.baselines import missing
 from ablation.report.content import Panels, Report, Section
 from ablation.report.details import run_details
 from ablation.report.figure import Figure
@@ -49,7 +50,7 @@ def report_of(results: Results, name: str, folder: Path) -> Report:
         study.title or name,
         study.scale,
         summary(results),
-        [section for section in _sections(results, folder) if section.blocks],
+        [section for section in _sections(results, folder) if section.blocks or section.text],
         run_details(results, name, folder),
         dump_yaml(study.model_dump(mode="json", exclude_none=True)),
     )
@@ -59,7 +60,7 @@ def _sections(results: Results, folder: Path) -> list[Section]:
     study = results.study
     return [
         _section("results", "Results", main_table(results), quality_memory(results), metrics_table(results)),
-        _section("differences", "Against the baseline", difference_table(results)),
+        _section("differences", "Against the baseline", difference_table(results), text=missing(results)),
         _section("axes", "What each axis does", effect_table(results), axis_curves(results)),
         _section("costs", "What it costs", cost_table(results), pareto_table(results), throughput(results)),
         _section(
@@ -82,8 +83,8 @@ def _sections(results: Results, folder: Path) -> list[Section]:
     ]
 
 
-def _section(name: str, title: str, *blocks: Table | Figure | Panels | None) -> Section:
-    return Section(name, title, blocks=[block for block in blocks if block is not None])
+def _section(name: str, title: str, *blocks: Table | Figure | Panels | None, text: Sequence[str] = ()) -> Section:
+    return Section(name, title, text, blocks=[block for block in blocks if block is not None])
 
 
 def _claims(study: Study, folder: Path) -> Table | None:

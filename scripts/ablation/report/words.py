@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ablation.report.baselines import counterpart, missing
 from ablation.report.comparisons import (
     BETTER,
     EQUAL,
@@ -14,7 +15,6 @@ from ablation.report.comparisons import (
     UNTOLD,
     WORSE,
     Difference,
-    baseline_of,
     differences,
     ended,
 )
@@ -35,14 +35,14 @@ def summary(results: Results) -> list[str]:
     best = _best_of(results, means)
     found = differences(results, results.primary)
     sentences = [_compared(results), _gain(results, means), _best(results, means, best, found), _others(results, found)]
-    sentences += [_costs(results, best, found), *_without(results), _seeds(results, means, best, found)]
+    sentences += [*missing(results), _costs(results, best, found), *_without(results), _seeds(results, means, best, found)]
     return [sentence for sentence in sentences if sentence]
 
 
 def _best_of(results: Results, means: np.ndarray) -> int:
     """The cell with the best mean; the baseline, where it is one of them."""
-    best, baseline = int(np.nanargmin(means if results.primary.lower_is_better else -means)), baseline_of(results)
-    return best if baseline is None or means[baseline] != means[best] else baseline
+    best = int(np.nanargmin(means if results.primary.lower_is_better else -means))
+    return next((i for i in results.baselines if means[i] == means[best]), best)
 
 
 def _compared(results: Results) -> str:
@@ -75,10 +75,11 @@ def _gain(results: Results, means: np.ndarray) -> str:
 
 def _best(results: Results, means: np.ndarray, best: int, found: Sequence[Difference]) -> str:
     """The best mean, and its difference to the baseline."""
-    metric, cell, baseline = results.primary, results.cells[best], baseline_of(results)
+    metric, cell, baseline = results.primary, results.cells[best], results.compared.of[best]
+    the = "the" if len(results.baselines) == 1 else "its"
     reached = cell.estimate(METRIC + metric.name)
     width = "" if reached.half_width is None else f" ± {reached.half_width:.{metric.digits}f}"
-    whose = f"the baseline ({cell.label})" if best == baseline else cell.label
+    whose = f"{the.replace('its', 'a')} baseline ({cell.label})" if best == baseline else cell.label
     ties = int(np.count_nonzero(means == means[best])) - 1
     whose += f" and of {ties} more cell{'s' if ties > 1 else ''}" if ties else ""
     text = f"The best mean {metric.label} is that of {whose}: {reached.mean:.{metric.digits}f}{width}{_unit(results)}"
@@ -87,12 +88,12 @@ def _best(results: Results, means: np.ndarray, best: int, found: Sequence[Differ
     base, one = results.cells[baseline], next(one for one in found if one.cell == best)
     if one.mean is None:
         why = f"which has none ({ended(base)})" if np.isnan(means[baseline]) else "with which it shares no seed"
-        return f"{text}; it cannot be compared with the baseline ({base.label}), {why}."
+        return f"{text}; it cannot be compared with {the} baseline ({base.label}), {why}."
     digits = enough_digits([one.mean, one.half_width], metric.digits)
     amount = f"{difference(one.mean, one.half_width, digits)}{_unit(results)}"
     if means[baseline] > 0 and abs(one.mean) > 0.001 * means[baseline]:
         amount += f", {change(one.mean + means[baseline], means[baseline])} of its value"
-    return f"{text}. Its difference to the baseline ({base.label}) is {amount} ({_tested(one)}){_verdict(one)}."
+    return f"{text}. Its difference to {the} baseline ({base.label}) is {amount} ({_tested(one)}){_verdict(one)}."
 
 
 def _tested(one: Difference) -> str:
@@ -112,12 +113,13 @@ def _verdict(one: Difference) -> str:
 
 
 def _others(results: Results, found: Sequence[Difference]) -> str:
-    """How the cells stand to the baseline, where there are several to tell of."""
+    """How the cells stand to their baselines, where there are several to tell of."""
+    baseline = " ".join(filter(None, ("the baseline", counterpart(results))))
     judged = [one for one in found if one.mean is not None and one.pairs > 1]
     if len(judged) < 2:
         return ""
     if all(one.verdict == UNTOLD for one in judged):
-        return f"None of the {len(judged):,} cells compared with the baseline can be told from it."
+        return f"None of the {len(judged):,} cells compared with {baseline} can be told from it."
     parts = []
     for verdict, words in (
         (BETTER, "{} better"),
@@ -130,7 +132,7 @@ def _others(results: Results, found: Sequence[Difference]) -> str:
             named = f" ({_named(results, which)})" if verdict in (BETTER, WORSE) and len(which) <= NAMED else ""
             number = "all" if len(which) == len(judged) else f"{len(which):,}"
             parts.append(f"{number} {words.format('is' if len(which) == 1 else 'are')}{named}")
-    return f"Of {len(judged):,} cells compared with the baseline, {_listed(parts)}."
+    return f"Of {len(judged):,} cells compared with {baseline}, {_listed(parts)}."
 
 
 def _costs(results: Results, best: int, found: Sequence[Difference]) -> str:
@@ -139,35 +141,37 @@ def _costs(results: Results, best: int, found: Sequence[Difference]) -> str:
     known = [_amount(memory, best, results, "GiB"), _amount(step, best, results, "s a step", "")]
     if not any(known):
         return ""
-    whose = "the baseline" if best == baseline_of(results) else results.cells[best].label
+    whose = results.cells[best].label
+    if best in results.baselines:
+        whose = "the baseline" if len(results.baselines) == 1 else f"a baseline, {whose}"
     text = f"Cost of the best ({whose}): {_listed([part for part in known if part])}"
     least = int(np.nanargmin(memory)) if not np.isnan(memory).all() else best
     if least == best or np.isnan(memory[best]) or memory[least] > 0.99 * memory[best]:
         return f"{text}."
     one = next((one for one in found if one.cell == least and one.pairs > 1), None)
-    quality = "" if one is None else f"; in {results.primary.label} it {_standing(one)}"
+    quality = "" if one is None else f"; in {results.primary.label} it {_standing(results, one)}"
     return (
         f"{text}. The least memory is that of {results.cells[least].label}: {_amount(memory, least, results, 'GiB')}{quality}."
     )
 
 
-def _standing(one: Difference) -> str:
+def _standing(results: Results, one: Difference) -> str:
     verdict = one.verdict.removesuffix(ONE_SEED)
     words = {BETTER: "is better than", WORSE: "is worse than", EQUAL: "equals"}.get(verdict, "cannot be told from")
-    return f"{words} the baseline"
+    return f"{words} {'the' if len(results.baselines) == 1 else 'its'} baseline"
 
 
-def _amount(means: np.ndarray, cell: int, results: Results, unit: str, than: str = " against the baseline") -> str:
+def _amount(means: np.ndarray, cell: int, results: Results, unit: str, than: str = " against {} baseline") -> str:
     """``0.45 GiB (−12 % against the baseline)``; nothing where it is not known."""
     if np.isnan(means[cell]):
         return ""
-    baseline = baseline_of(results)
+    baseline, the = results.compared.of[cell], "the" if len(results.baselines) == 1 else "its"
     text = f"{means[cell]:.3g} {unit}"
     if baseline in (None, cell) or np.isnan(means[baseline]):
         return text
     if means[cell] == means[baseline]:
-        return f"{text} (as the baseline)"
-    return f"{text} ({change(means[cell], means[baseline])}{than})"
+        return f"{text} (as {the} baseline)"
+    return f"{text} ({change(means[cell], means[baseline])}{than.format(the)})"
 
 
 def _without(results: Results) -> list[str]:
@@ -216,21 +220,23 @@ def _seeds(results: Results, means: np.ndarray, best: int, found: Sequence[Diffe
 
 def _needed(results: Results, means: np.ndarray, best: int, found: Sequence[Difference]) -> str:
     """Seeds that would tell the best from the baseline, or the baseline from the next best, where these do not."""
-    baseline = baseline_of(results)
+    of = results.compared.of
     order = np.argsort(means if results.primary.lower_is_better else -means)
-    rival = best if best != baseline else int(order[1]) if np.count_nonzero(~np.isnan(means)) > 1 else best
+    others = (i for i in order.tolist() if i != best and of[i] == best and not np.isnan(means[i]))
+    rival = next(others, best) if of[best] == best else best
     one = next((one for one in found if one.cell == rival and one.verdict == UNTOLD), None)
     if one is None or one.seeds < 2:
         return ""
     sample = by_item(results, METRIC + results.primary.name)
-    rests = pd.Series(sample.values[rival] - sample.values[baseline])
+    rests = pd.Series(sample.values[rival] - sample.values[one.baseline])
     spread = float(rests.groupby(sample.seeds).mean().std())
     tests = sum(other.pairs > 1 for other in found)
     count = seeds_needed(one.mean, spread, tests)
     if count is not None and count <= one.seeds:
         return ""
+    the = "the" if len(results.baselines) == 1 else "its"
     number = "more than a thousand seeds" if count is None else f"about {_rough(count)} seeds"
-    return f"At the spread observed, {number} would be needed to tell {results.cells[rival].label} from the baseline."
+    return f"At the spread observed, {number} would be needed to tell {results.cells[rival].label} from {the} baseline."
 
 
 def _rough(count: int) -> int:

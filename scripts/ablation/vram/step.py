@@ -1,6 +1,6 @@
 """One optimizer step of a run, traced: the trainer's own step, on fake tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from ablation.training.randomness import CUBLAS_WORKSPACES
 from ablation.training.recompute import reached
 from ablation.training.step import TrainingStep, optimizer_tensors
 from ablation.training.strategy import apply_strategy, count_parameters
+from ablation.training.targets import adaptable_modules, modules
 from ablation.vram import cuda
 from ablation.vram.fake import materialise, tensors_of
 from ablation.vram.sharding.module_calls import ModuleCalls, zero3_linear
@@ -78,6 +79,21 @@ def count_recomputable(run: Run) -> int:
         network = system.build()
         units = system.recomputable(network)
         return len(reached(units, apply_strategy(network, run.strategy, run.rank, run.settings.lora)))
+
+
+def check_patterns(runs: Iterable[Run]) -> None:
+    """Raises :class:`UserError` where the patterns of a strategy match nothing in its network: at once, no step is traced."""
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        alike.setdefault(run.settings.step_hash, []).append(run)
+    for first, *others in alike.values():
+        with torch.device("meta"):
+            network = load_system(first.settings).build()
+        for run in (first, *others):
+            train = run.strategy.train
+            adaptable_modules(network, train.lora or ())
+            modules(network, train.full or ())
+            modules(network, run.strategy.host or (), "host")
 
 
 def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:

@@ -3,31 +3,37 @@
 What traces a step imports all that trains one, which takes seconds: it is imported when there is a step to trace.
 """
 
+import os
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ablation.canonical import canonical, short_hash
 from ablation.errors import UserError
 from ablation.sweep import Run
+from ablation.training.processes import die_with
 from ablation.vram.affine import along
 from ablation.vram.sharding.rank import as_sharded
 from ablation.vram.trace import MICRO_STEPS, Call, Mark, Modules, Trace, Untraceable
+from ablation.waiting import followed, say
 
 PACKAGES = ("torch", "peft", "accelerate", "transformers")
+WORKER_GIB = 0.3  # resident, of a process that traces, beside what it shares with others
 ENOUGH = 2  # traces, from which all others follow
 ALONE = {"batch": 1, "rank": None}  # with a batch of one, some tensors need no copy that others need
 SAME_SIZE = {"tf32": "fp32", "fp16": "bf16"}
@@ -54,21 +60,51 @@ class Traces:
             self._examples.setdefault(name, run)
 
     def prepare(self, workers: int) -> None:
-        """Trace all that must be traced, in ``workers`` processes. Without it, traces are made when they are asked for."""
+        """Trace all that must be traced, in ``workers`` processes. Without it, traces are made when they are asked for.
+
+        Raises :class:`UserError` where a strategy names modules that its network lacks, before anything is traced; and when one
+        of the processes is killed: what is traced by then is kept in the folder.
+        """
         ends = [(name, point) for name, points in self._points.items() for point in sorted(self._ends(name, points))]
         needed = [(name, point) for name, point in ends if not self._kept(self._examples[name], point)]
-        if workers < 2 or len(needed) < 2:
-            return
+        workers = max(1, min(workers, len(needed)))
+        if needed:
+            kept, processes = len(ends) - len(needed), f" in {workers} processes" if workers > 1 else ""
+            already = f"{kept} of {len(ends)} steps traced already, " if kept else ""
+            say(f"{already}tracing {len(needed)} step{'s' if len(needed) > 1 else ''}{processes}")
+            from ablation.vram.step import check_patterns
+
+            check_patterns(self._examples[name] for name, _ in needed)
+        made = self._side_by_side(needed, workers) if workers > 1 else self._one_by_one(needed)
+        for _ in followed(made, "tracing steps", len(needed), "step"):
+            pass
+
+    def _one_by_one(self, needed: Iterable[tuple[str, Point]]) -> Iterator[None]:
+        for name, point in needed:
+            with suppress(UserError):  # is told when it is asked for
+                self._at(self._examples[name], name, point)
+            yield
+
+    def _side_by_side(self, needed: list[tuple[str, Point]], workers: int) -> Iterator[None]:
         import ablation.vram.step  # noqa: F401  (once for all workers)
 
         # Forked, because importing torch takes longer than most traces; nothing here has started a thread of torch's.
-        with ProcessPoolExecutor(min(workers, len(needed)), mp_context=get_context("fork")) as pool:
-            jobs = {pool.submit(_attempt, self, self._examples[name], point): (name, point) for name, point in needed}
-            for job in tqdm(as_completed(jobs), "tracing steps", len(jobs), unit="step", leave=False, mininterval=0.5):
-                found, traced = job.result()
-                self.traced += traced
+        context, done = get_context("fork"), 0
+        with ProcessPoolExecutor(workers, context, initializer=die_with, initargs=(os.getpid(),)) as pool:
+            # A thread of the pool's pickles these while the loop below goes on: nothing that it changes may be among them.
+            jobs = {
+                pool.submit(_attempt, self.compute_capability, self.folder, self._examples[name], point): (name, point)
+                for name, point in needed
+            }
+            for job in as_completed(jobs):
+                try:
+                    found, traced = job.result()
+                except BrokenProcessPool:
+                    raise UserError(_killed(done, len(needed), workers, self.folder)) from None
+                done, self.traced = done + 1, self.traced + traced
                 if found is not None:
                     self._known[jobs[job]] = found
+                yield
 
     def alike(self, run: Run, how: bool | int) -> Run:
         """``run``, which leaves it to the card, with ``how`` much recomputed: a family with members where its own has them."""
@@ -142,14 +178,22 @@ class Traces:
         return path is not None and path.is_file()
 
 
-def _attempt(traces: Traces, run: Run, point: Point) -> tuple[Trace | None, int]:
+def _attempt(compute_capability: str, folder: Path | None, run: Run, point: Point) -> tuple[Trace | None, int]:
     """A trace and how many steps were traced for it; none for a step that cannot be traced, which is told when asked for."""
     torch.set_num_threads(1)
-    before = traces.traced  # a worker serves several
+    traces = Traces((), compute_capability, folder)
     try:
-        return traces._traced(run, point), traces.traced - before
+        return traces._traced(run, point), traces.traced
     except UserError:
         return None, 0
+
+
+def _killed(done: int, count: int, workers: int, folder: Path | None) -> str:
+    kept = f"; {done} of {count} steps are traced and kept in {folder}" if folder else ""
+    return (
+        f"tracing steps: one of {workers} processes was killed, most likely for want of memory, of which each takes about"
+        f" {WORKER_GIB:g} GiB{kept}. Start again, with fewer cores if it is killed again"
+    )
 
 
 def family(run: Run) -> str:
@@ -199,7 +243,7 @@ def _arrays(modules: Modules) -> dict[str, NDArray]:
 
 def _save(path: Path, trace: Trace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{id(trace)}.npz")
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.npz")
     np.savez_compressed(
         temporary,
         events=trace.events,

@@ -17,14 +17,14 @@ Curve = tuple[CellResult, np.ndarray, np.ndarray]  # steps; a row a seed
 
 
 def loss_curves(results: Results) -> Figure | None:
-    """The best cell of each strategy and the baseline: mean over the seeds, and their range. None where nothing trained."""
+    """The best cell of each strategy and its baseline: mean over the seeds, and their range. None where nothing trained."""
     curves = [curve for cell in _cells(results) if (curve := _curve(results, cell))]
     if not curves:
         return None
     strategies = results.runs["strategy"].nunique()
     which = f"best cells of the {MOST} best of {strategies} strategies" if strategies > MOST else "best cell of each strategy"
     caption = (
-        f"Training loss: the {which} by {results.primary.label}, and the baseline. Mean over the seeds, smoothed over a"
+        f"Training loss: the {which} by {results.primary.label}{_and_baseline(results)}. Mean over the seeds, smoothed over a"
         f" tenth of the run; the band is the range of the seeds."
     )
     ends = "; ".join(f"{cell.label}: {losses[:, 0].mean():.3g} to {losses[:, -1].mean():.3g}" for cell, _, losses in curves)
@@ -35,7 +35,6 @@ def loss_curves(results: Results) -> Figure | None:
 @styled()
 def _draw(results: Results, curves: list[Curve]) -> Drawing:
     figure = drawing(PAGE, 2.7)
-    baseline = _baseline(results)
     axes, look, drawn = figure.subplots(), looks(results), {}
     for i, ((cell, steps, losses), name) in enumerate(zip(curves, names(results, [c[0] for c in curves]), strict=True)):
         own, again = look[cell.strategy], cell.strategy in drawn
@@ -44,7 +43,7 @@ def _draw(results: Results, curves: list[Curve]) -> Drawing:
         (drawn[cell.strategy],) = axes.plot(
             steps, losses.mean(axis=0), color=colour, ls=(0, (1, 1)) if again else own.line, marker="" if again else own.marker,
             markevery=every, ms=4, mec="white", mew=0.4,
-            label=plain(name, 44) + (" (baseline)" if cell is baseline else ""),
+            label=plain(name, 44) + (" (baseline)" if results.is_baseline(cell) else ""),
         )  # fmt: skip
         if len(losses) > 1:
             axes.fill_between(steps, losses.min(axis=0), losses.max(axis=0), color=colour, alpha=0.15, lw=0)
@@ -61,7 +60,7 @@ def _draw(results: Results, curves: list[Curve]) -> Drawing:
 
 
 def _cells(results: Results) -> list[CellResult]:
-    """The best cells, and the baseline where it is none of them."""
+    """The best cells, and the baseline, of several that of the best, where it is none of them."""
     best = best_of_each_strategy(results)
     if len(best) > MOST:
         rank = {id(results.cells[number]): place for place, number in enumerate(ranked(results))}
@@ -72,7 +71,15 @@ def _cells(results: Results) -> list[CellResult]:
 
 
 def _baseline(results: Results) -> CellResult | None:
-    return next((cell for cell in results.cells if results.is_baseline(cell)), None)
+    best = results.best()
+    of_best = results.baseline_of(best) if best else None
+    return of_best or next((results.cells[i] for i in results.baselines), None)
+
+
+def _and_baseline(results: Results) -> str:
+    if not results.baselines:
+        return ""
+    return ", and the baseline" if len(results.baselines) == 1 else ", and the baseline of the best of all"
 
 
 def _curve(results: Results, cell: CellResult) -> Curve | None:

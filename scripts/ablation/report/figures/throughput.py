@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
+from ablation.report.baselines import counterpart, described
 from ablation.report.figure import Figure
 from ablation.report.figures.choice import best_cells, chosen, known, looks, names, ran_out, shown, without_memory
 from ablation.report.figures.style import FONT, PAGE, drawing, row_height, row_name, styled
@@ -15,31 +16,29 @@ Row = tuple[CellResult, Estimate | None]
 
 
 def throughput(results: Results) -> Figure | None:
-    """A bar a cell, with its interval and, as a number, its relation to the baseline. None where nothing was timed."""
+    """A bar a cell, with its interval and, as a number, its relation to its baseline. None where nothing was timed."""
     rows = [(cell, known(cell, THROUGHPUT)) for cell in best_cells(results)]
     rows = [(cell, found) for cell, found in rows if found or without_memory(cell)]
     if not any(found for _, found in rows):
         return None
-    baseline = next((cell for cell in results.cells if results.is_baseline(cell)), None)
-    reference = known(baseline, THROUGHPUT) if baseline else None
+    related = any(_reference(results, cell) for cell, _ in rows)
+    baseline = ", ".join(filter(None, (described(results), counterpart(results))))
     caption = (
         "Samples a second in training, from the median time of a step: mean over seeds, with 95 % t intervals where there are"
         " two or more (cut at zero)."
-        + (f" Beside each bar: relative to the baseline ({baseline.label})." if reference else "")
+        + (f" Beside each bar: relative to the baseline ({baseline})." if related else "")
         + results.packed
         + chosen(results)
     )
-    draw = partial(_draw, results, rows, baseline)
+    draw = partial(_draw, results, rows)
     return Figure("throughput", "Throughput", caption, _alt(rows), draw)
 
 
 @styled()
-def _draw(results: Results, rows: list[Row], baseline: CellResult | None) -> Drawing:
-    marks = ["baseline: " if cell is baseline else "" for cell, _ in rows]
+def _draw(results: Results, rows: list[Row]) -> Drawing:
+    marks = ["baseline: " if results.is_baseline(cell) else "" for cell, _ in rows]
     texts = [mark + name for name, mark in zip(names(results, [cell for cell, _ in rows]), marks, strict=True)]
     figure = drawing(PAGE, 0.75 + row_height(texts) * len(rows))
-    found = known(baseline, THROUGHPUT) if baseline else None
-    reference = found.mean if found else None
     axes, look, places = figure.subplots(), looks(results), np.arange(len(rows))
     longest = max(found.mean for _, found in rows if found)
     edge = max(min(found.mean + (found.half_width or 0), 1.6 * longest) for _, found in rows if found)
@@ -55,12 +54,20 @@ def _draw(results: Results, rows: list[Row], baseline: CellResult | None) -> Dra
         if found.half_width is not None:
             low = min(found.half_width, found.mean)
             axes.errorbar(found.mean, place, xerr=[[low], [found.half_width]], color="black", elinewidth=0.9, capsize=2)
-        axes.annotate(_beside(found, reference), (1, place), (3, 0), xycoords=("axes fraction", "data"), va="center",
+        beside = _beside(found, _reference(results, cell))
+        axes.annotate(beside, (1, place), (3, 0), xycoords=("axes fraction", "data"), va="center",
                       textcoords="offset points", fontsize=FONT - 0.7, annotation_clip=False)  # fmt: skip
     axes.set_yticks(places, [row_name(text, len(rows)) for text in texts])
     axes.set(xlim=(0, 1.04 * edge), ylim=(len(rows) - 0.4, -0.6), xlabel="throughput, samples/s", ylabel="cell")
     axes.grid(False, axis="y")
     return figure
+
+
+def _reference(results: Results, cell: CellResult) -> float | None:
+    """The throughput of the cell's baseline."""
+    baseline = results.baseline_of(cell)
+    found = known(baseline, THROUGHPUT) if baseline else None
+    return found.mean if found else None
 
 
 def _beside(found: Estimate, reference: float | None) -> str:

@@ -1,5 +1,6 @@
 """Each cell against the baseline, in every metric."""
 
+from ablation.report.baselines import counterpart, described
 from ablation.report.comparisons import (
     EQUAL,
     NO_PAIR,
@@ -7,7 +8,6 @@ from ablation.report.comparisons import (
     ONE_PAIR,
     ONE_SEED,
     Difference,
-    baseline_of,
     differences,
 )
 from ablation.report.numbers import difference, enough_digits, p_value
@@ -21,35 +21,37 @@ MOST_ROWS = 300  # above, the table is of the most important metric alone
 
 
 def difference_table(results: Results) -> Table | None:
-    """A row a metric and cell but the baseline: the paired difference and its verdict; None where there is no baseline."""
-    baseline = baseline_of(results)
-    if baseline is None or len(results.cells) < 2:
+    """A row a metric and cell but its baseline: the paired difference and its verdict; None where there is no baseline."""
+    if not results.baselines or len(results.cells) < 2:
         return None
+    several = len(results.baselines) > 1
     known = [metric for metric in results.metrics if METRIC + metric.name in results.runs] or [results.primary]
     metrics = known if len(known) * len(results.cells) <= MOST_ROWS else known[:1]
     found = {metric: differences(results, metric) for metric in metrics}
     columns = [
         Column("metric", "metric", numeric=False),
         *axis_columns(results),
+        *([Column("baseline", "baseline", numeric=False)] if several else []),
         Column("difference", "difference"),
         Column("pairs", "pairs"),
         Column("p_holm", "p"),
         Column("verdict", "verdict", numeric=False),
     ]
     rows = [row for metric, many in found.items() for row in _rows(results, metric, many)]
-    title = f"Differences to the baseline ({results.cells[baseline].label})"
+    title = f"Differences to the baseline ({', '.join(filter(None, (described(results), counterpart(results))))})"
     return Table("differences", title, _caption(results, found, known), columns, rows)
 
 
 def _rows(results: Results, metric: Metric, found: list[Difference]) -> list[Row]:
     digits = enough_digits([number for one in found for number in (one.mean, one.half_width)], metric.digits)
-    base = results.cells[baseline_of(results)].ids
+    several = len(results.baselines) > 1
     rows = []
     for one in found:
-        cell = results.cells[one.cell]
-        number = Cell(difference(one.mean, one.half_width, digits), one.mean, one.half_width, runs=(*cell.ids, *base))
+        cell, base = results.cells[one.cell], results.cells[one.baseline]
+        number = Cell(difference(one.mean, one.half_width, digits), one.mean, one.half_width, runs=(*cell.ids, *base.ids))
+        named = [Cell(base.label)] if several else []
         judged = [Cell(str(one.pairs), one.pairs), Cell(p_value(one.p), one.p), Cell(one.verdict)]
-        rows.append(Row([Cell(metric_column(metric).head), *axis_cells(cell), number, *judged]))
+        rows.append(Row([Cell(metric_column(metric).head), *axis_cells(cell), *named, number, *judged]))
     return rows
 
 

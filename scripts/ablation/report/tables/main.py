@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ablation.report.baselines import counterpart
 from ablation.report.comparisons import BOLD, ONE_SEED, Difference, best_cells, differences
 from ablation.report.numbers import difference, enough_digits
 from ablation.report.results import MEMORY, OOM, STEP_TIME, THROUGHPUT, CellResult, Results
@@ -74,7 +75,7 @@ def metrics_table(results: Results) -> Table | None:
 
 def shown_metrics(results: Results) -> list[Metric]:
     """The metrics of the main table: the most important one, and those after it for which there is room."""
-    others = len(results.varying) + COSTS + bool(results.study.baseline) + 1
+    others = len(results.varying) + COSTS + bool(results.baselines) + 1
     return (_known(results) or [results.primary])[: max(1, MOST_COLUMNS - others)]
 
 
@@ -136,7 +137,7 @@ def _against_baseline(results: Results) -> Mapping[int, Difference]:
 
 def _difference(results: Results, cell: CellResult, found: Difference | None, digits: int) -> Cell:
     if found is None:
-        return Cell("baseline")
+        return Cell("baseline" if results.is_baseline(cell) else NONE)
     if found.mean is None:
         return Cell(no_memory(cell) or NONE, runs=run_ids(cell))
     mark = ("†" if found.verdict.endswith(ONE_SEED) else "*") if found.told else ""
@@ -157,7 +158,8 @@ def _before(results: Results, columns: Sequence[Column], metrics: Sequence[Metri
 
 def _caption(results: Results, costs: _Costs, compared: bool, marks: str) -> str:
     time = "Epoch: a pass over the training data at the median time of a step" if costs.of_epochs else "Step: its median time"
-    against = f" Δ: paired difference to the baseline in {results.primary.label}, ± half its 95 % interval." if compared else ""
+    baseline = " ".join(filter(None, ("the baseline", counterpart(results))))
+    against = f" Δ: paired difference to {baseline} in {results.primary.label}, ± half its 95 % interval." if compared else ""
     against += "".join(f" {MARKS[mark]}" for mark in MARKS if mark in marks)
     card = results.study.hardware
     oom = f" OOM: out of memory on the {card}." if any(cell.out_of_memory for cell in results.cells) else ""
