@@ -62,8 +62,8 @@ claims: install  ## what was published for all five systems, against what the pl
 	@$(SNAKEMAKE) claims --profile local --config 'studies=[$(STUDIES)]' scale=full > /dev/null
 	@$(BIN)/python scripts/print_claims.py $(STUDIES_LIST:%=results/full/%/plan_claims.csv)
 
-watch: install  ## how far all runs are, as they train; Ctrl-C leaves
-	@$(BIN)/python scripts/status.py --watch
+watch: install  ## how far all runs are, as they train, or those of STUDY=; Ctrl-C leaves
+	@$(BIN)/python scripts/status.py --watch $(if $(filter file,$(origin STUDY)),,'$(STUDY)')
 
 archive: install  ## a finished study (STUDY=, SCALE=) as one file, with checksums; starts no run
 	@$(BIN)/python scripts/archive_study.py --folder "results/$(SCALE)/$(STUDY)"
