@@ -1,5 +1,5 @@
 # `make` or `make help` lists the targets.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(or $(shell for each in python3.11 python3.12 python3.13; do $$each -c pass 2> /dev/null && echo $$each && break; done),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake
@@ -18,22 +18,41 @@ help:  ## this list
 # Where packages come from: what pip is set up for, or a folder that `make wheelhouse` filled, without a network.
 PIP = $(BIN)/pip --quiet --disable-pip-version-check
 PIP_INSTALL = $(PIP) install --no-deps --require-hashes --use-pep517 $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE))
-# PyTorch's build, cpu or cuda: the one for the CPU where pip finds it.
-TORCH ?= $$($(PIP_INSTALL) --dry-run --requirement requirements-cpu.txt > /dev/null 2>&1 && echo cpu || echo cuda)
+# PyTorch's build, cpu or cuda: as TORCH says, else the one that is installed, else the one for the CPU where pip finds it.
+# Which one it is and why is said before anything is fetched.
+INSTALLED = $(BIN)/python -c 'import importlib.metadata as m; print(m.version("torch").endswith("+cpu") and "cpu" or "cuda")' 2> /dev/null
+define CHOOSE_TORCH
+torch=$(TORCH); why="as TORCH says"; there=$$($(INSTALLED)); \
+if [ -z "$$torch" ] && [ -n "$$there" ]; then torch=$$there; why="as it is installed"; \
+elif [ -z "$$torch" ] && $(PIP_INSTALL) --dry-run --requirement requirements-cpu.txt > /dev/null 2>&1; then torch=cpu; why="pip finds it"; \
+elif [ -z "$$torch" ]; then torch=cuda; why="pip finds none of requirements-cpu.txt for this Python"; fi; \
+case $$torch in cpu) other=cuda; what="for the CPU alone" ;; cuda) other=cpu; what="for NVIDIA GPUs, several gigabytes" ;; \
+*) echo "error: TORCH=$$torch: give cpu or cuda" >&2; exit 2 ;; esac; \
+echo "PyTorch: the build $$what, TORCH=$$torch ($$why); for the other one: make install TORCH=$$other"; \
+if [ -n "$$there" ] && [ "$$there" != "$$torch" ]; then echo "it takes the place of the installed one, TORCH=$$there"; \
+sed -n 's/==.*//p' requirements-$$there.txt | xargs $(PIP) uninstall --yes; fi; \
+if [ $$torch = cpu ] && nvidia-smi --list-gpus > /dev/null 2>&1; then \
+echo "warning: this machine has an NVIDIA GPU, which this build does not use; to use it: make install TORCH=cuda" >&2; fi
+endef
+
+ifneq ($(TORCH),)
+ifneq ($(TORCH),$(shell $(INSTALLED)))
+.PHONY: another-build
+$(VENV)/installed: another-build
+endif
+endif
 
 $(VENV)/installed: requirements.txt requirements-cpu.txt requirements-cuda.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name it with make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11, 3.12 or 3.13 is needed, not %d.%d; name it with make PYTHON=..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	@torch=$(TORCH) && echo "installing requirements.txt and requirements-$$torch.txt" && \
-		$(PIP_INSTALL) --requirement requirements.txt --requirement requirements-$$torch.txt
+	@$(CHOOSE_TORCH); $(PIP_INSTALL) --requirement requirements.txt --requirement requirements-$$torch.txt
 	@$(PIP) check
 	@touch $@
 
 install: $(VENV)/installed  ## the virtual environment .venv; TORCH=cuda or cpu says which PyTorch, WHEELHOUSE=folder needs no network
 
 wheelhouse: install  ## all packages into the folder wheelhouse, for make install WHEELHOUSE=... on a machine like this one without a network
-	@torch=$(TORCH) && echo "fetching requirements.txt and requirements-$$torch.txt into wheelhouse" && \
-		$(PIP) download --no-deps --require-hashes --dest wheelhouse --requirement requirements.txt --requirement requirements-$$torch.txt
+	@$(CHOOSE_TORCH); $(PIP) download --no-deps --require-hashes --dest wheelhouse --requirement requirements.txt --requirement requirements-$$torch.txt
 
 pins: install  ## requirements*.txt and envs/ablation.yaml again, from requirements.in
 	$(BIN)/python scripts/write_requirements.py
@@ -62,8 +81,8 @@ claims: install  ## what was published for all five systems, against what the pl
 	@$(SNAKEMAKE) claims --profile local --config 'studies=[$(STUDIES)]' scale=full > /dev/null
 	@$(BIN)/python scripts/print_claims.py $(STUDIES_LIST:%=results/full/%/plan_claims.csv)
 
-watch: install  ## how far all runs are, as they train; Ctrl-C leaves
-	@$(BIN)/python scripts/status.py --watch
+watch: install  ## how far all runs are, as they train, or those of STUDY=; Ctrl-C leaves
+	@$(BIN)/python scripts/status.py --watch $(if $(filter file,$(origin STUDY)),,'$(STUDY)')
 
 archive: install  ## a finished study (STUDY=, SCALE=) as one file, with checksums; starts no run
 	@$(BIN)/python scripts/archive_study.py --folder "results/$(SCALE)/$(STUDY)"
@@ -81,7 +100,7 @@ test-slurm: install  ## the demo on a real SLURM that the tests boot on this mac
 test-page: install  ## the report in a real browser, and its LaTeX compiled (Debian, root)
 	$(BIN)/python -m pytest -m page
 
-test-install: install  ## a folder of wheels installed where there is no network (root)
+test-install: install  ## the lists against the package registry, and a folder of wheels installed where there is no network (root)
 	$(BIN)/python -m pytest -m install
 
 test-crate: install  ## the RO-Crate against its profiles, by roc-validator in an environment of its own

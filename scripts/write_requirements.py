@@ -4,6 +4,7 @@ requirements.txt holds everything but PyTorch's build, and goes with one of two:
 that PyTorch's own index has, and requirements-cuda.txt, the one of PyPI with what it needs of CUDA. They are not one list,
 because pip takes whichever file is largest in version and known by its hash: it would fetch CUDA for machines without a GPU.
 
+They hold for every Python of PYTHONS: each needs the same packages, and the hashes are those of all files of a version.
 What is pinned already stays as it is, unless requirements.in asks for another version.
 """
 
@@ -21,7 +22,7 @@ from ablation.files import write_text
 
 ROOT = Path(__file__).parent.parent
 COMMON, CPU, CUDA, CONDA = "requirements.txt", "requirements-cpu.txt", "requirements-cuda.txt", "envs/ablation.yaml"
-PYTHON, PLATFORM = "3.11", "x86_64-unknown-linux-gnu"
+PYTHONS, PLATFORM = ("3.11", "3.12", "3.13"), "x86_64-unknown-linux-gnu"
 GENERATED = "# Written by `make pins` from requirements.in.\n"
 OF_PYTORCH = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
 CONDA_HEAD = """\
@@ -41,38 +42,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=ROOT)
     root = parser.parse_args().root
-    pins = resolve(root)
+    pins, *others = (resolve(root, python) for python in PYTHONS)
+    for python, other in zip(PYTHONS[1:], others, strict=True):
+        if other != pins:
+            unlike = ", ".join(sorted(pin.split()[0] for pin in {*pins} ^ {*other}))
+            raise UserError(f"Python {python} needs other packages than {PYTHONS[0]} ({unlike}); the lists are for all")
     direct = {line.split("==")[0] for line in (root / "requirements.in").read_text().splitlines()} - {"torch"}
     build = [pin for pin in pins if OF_PYTORCH.match(pin) and pin.split("==")[0] not in direct]
     common = [pin for pin in pins if pin not in build]
     torch = next(pin for pin in build if pin.startswith("torch=="))
-    cpu = cpu_build(torch.split()[0])
+    pythons, cpu = cpu_build(torch.split()[0])
     write_text(root / COMMON, GENERATED + "".join(common))
     write_text(root / CUDA, GENERATED + "# PyTorch as PyPI has it, and what it needs of CUDA.\n" + "".join(build))
-    write_text(root / CPU, GENERATED + f"# PyTorch for the CPU: Python {PYTHON}, Linux, x86_64.\n" + cpu)
+    write_text(root / CPU, GENERATED + f"# PyTorch for the CPU: Python {', '.join(pythons)}, Linux, x86_64.\n" + cpu)
     lines = [f"      - {' '.join(pin.replace(chr(92), '').split())}\n" for pin in pins]
-    write_text(root / CONDA, GENERATED + CONDA_HEAD.format(python=PYTHON) + "".join(lines))
+    write_text(root / CONDA, GENERATED + CONDA_HEAD.format(python=PYTHONS[0]) + "".join(lines))
 
 
-def resolve(root: Path) -> list[str]:
-    """All pins in order of name, each with its hashes in pip's form, by uv; it keeps the versions of the present lists."""
+def resolve(root: Path, python: str) -> list[str]:
+    """All pins for a Python in order of name, each with its hashes in pip's form, by uv, which keeps the present versions."""
     with tempfile.TemporaryDirectory() as folder:
         pinned = Path(folder) / "pinned.txt"
         pinned.write_text("".join((root / name).read_text() for name in (COMMON, CUDA) if (root / name).exists()))
         command = ["-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]
-        where = ["--python-version", PYTHON, "--python-platform", PLATFORM]
+        where = ["--python-version", python, "--python-platform", PLATFORM]
         run([*command, *where, "--output-file", str(pinned), str(root / "requirements.in")])
         return re.split(r"(?m)^(?=\w)", pinned.read_text())[1:]
 
 
-def cpu_build(torch: str) -> str:
-    """The pin, such as ``torch==2.13.0``, of the build for the CPU. Raises UserError where pip finds none."""
-    pin = f"{torch}+cpu"
-    with tempfile.TemporaryDirectory() as folder:
-        run(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder, pin])
-        (wheel,) = Path(folder).iterdir()
-        with wheel.open("rb") as file:
-            return f"{pin} \\\n    --hash=sha256:{file_digest(file, 'sha256').hexdigest()}\n"
+def cpu_build(torch: str) -> tuple[list[str], str]:
+    """For which Pythons pip finds the build for the CPU of a pin such as ``torch==2.13.0``, and the pin of that build.
+
+    Raises UserError where pip finds none.
+    """
+    pin, hashes, problem = f"{torch}+cpu", {}, None
+    for python in PYTHONS:
+        with tempfile.TemporaryDirectory() as folder:
+            of_python = ["--only-binary=:all:", "--python-version", python, "--dest", folder]
+            try:
+                run(["-m", "pip", "download", "--quiet", "--no-deps", *of_python, pin])
+            except UserError as error:
+                problem = error
+                continue
+            (wheel,) = Path(folder).iterdir()
+            with wheel.open("rb") as file:
+                hashes[python] = file_digest(file, "sha256").hexdigest()
+    if not hashes:
+        raise problem
+    return list(hashes), " \\\n    --hash=sha256:".join([pin, *sorted(set(hashes.values()))]) + "\n"
 
 
 def run(arguments: list[str]) -> None:

@@ -286,7 +286,9 @@ def test_jobs_end_each_in_its_own_way(tmp_path):
 
 
 def test_as_many_jobs_at_a_time_as_there_are_devices(tmp_path):
-    code = f"import time; f = open({str(tmp_path / 'log')!r}, 'a'); f.write('+'); f.flush(); time.sleep(0.3); f.write('-')"
+    log = str(tmp_path / "log")
+    wait = f"while open({log!r}).read().count('+') < 2: time.sleep(0.01)"  # the first for the second, however late that is
+    code = f"import time\nf = open({log!r}, 'a')\nf.write('+'); f.flush()\n{wait}\ntime.sleep(0.3); f.write('-')"
     assert len(list(run_locally([job(str(i), code) for i in range(5)], tmp_path, 2))) == 5
     running = seen = 0
     for mark in (tmp_path / "log").read_text():
@@ -296,7 +298,7 @@ def test_as_many_jobs_at_a_time_as_there_are_devices(tmp_path):
 
 
 def test_what_runs_is_killed_when_nobody_waits(tmp_path):
-    code = f"import os, time; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w'); time.sleep(5); print('survived')"
+    code = f"import os, time; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w'); time.sleep(600); print('survived')"
     jobs = run_locally([job("quick", "pass"), job("slow", code)], tmp_path / "logs", 2)
     next(jobs)
     while not (pids := [path.name for path in tmp_path.iterdir() if path.is_file()]):

@@ -55,6 +55,16 @@ CASES = {
     "the job ended before it began": (
         lambda r: r.text("logs/train/r.log", "a line\nerror: the study changed\n\n", ago=500), "failed", "the study changed",
     ),
+    "the job ended with an error of several lines": (
+        lambda r: r.text("logs/train/r.log", "a line\nerror: no such card\n  known: a, b\n", ago=500), "failed", "no such card",
+    ),
+    "the job ended beside a progress bar": (
+        lambda r: r.text("logs/train/r.log", "\r 5%| | 1/20 [00:01<?, ?step/s]error: no disk\n\r   \r", ago=500),
+        "failed", "no disk",
+    ),
+    "the job went on after an error": (
+        lambda r: r.text("logs/train/r.log", "error: no disk\nrun r on the CPU\n", ago=5), "starting", "",
+    ),
     "the job died before it began": (lambda r: r.text("logs/train/r.log", "a line\n", ago=500), "stopped", "left nothing"),
     "waits for a GPU": (lambda r: r.lease("r"), "starting", ""),
     "loads": (several(lambda r: r.start("r", ago=30), lambda r: r.lease("r")), "loading", ""),
@@ -265,9 +275,49 @@ def test_without_a_plan_the_folders_tell_which_runs_there_are(results):
     assert not study.finished
 
 
-def test_before_the_plan_there_is_nothing_to_show(results):
+BARS = "predicting memory:   8%|8  | 1/12 [00:01<00:12,  1.2run/s]"  # standard error's progress, which has no line ends
+PLANS = {
+    "none was asked for": (None, 0, ["full/s  not planned yet"]),
+    "it begins": ("", 5, ["full/s  the plan is being made"]),
+    "it goes on": (f"\r{BARS}\r{BARS}", 5, ["full/s  the plan is being made"]),
+    "it takes long": (f"\r{BARS}", 1000, ["full/s  the plan is being made"]),
+    "it was killed": (f"\r{BARS}", 4000, ["full/s  the plan was not finished: not a word for 67m"]),
+    "it failed": (
+        "error: hardware: rtx4900 is not a known card\n  known: rtx4090\n  a new card is a new file\n", 5,
+        ["full/s  the plan failed", "    hardware: rtx4900 is not a known card"],
+    ),
+    "it failed beside a bar": (
+        f"\r{BARS}error: train: `depth_hed` matches nothing\n\r        \r", 90_000,
+        ["full/s  the plan failed", "    train: `depth_hed` matches nothing"],
+    ),
+    "it failed by a fault of ours": (
+        'Traceback (most recent call last):\n  File "a.py"\nZeroDivisionError: division by zero\n', 5,
+        ["full/s  the plan failed", "    ZeroDivisionError: division by zero"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("log", "ago", "said"), PLANS.values(), ids=PLANS)
+def test_before_there_are_runs_the_log_of_the_plan_tells(results, log, ago, said):
     (results.folder / "plan.csv").unlink()
-    assert picture([look(results)], 80, None)[0].text == "full/s  the plan is being made"
+    if log is not None:
+        results.text("logs/plan.log", log, ago)
+    assert [line.text for line in picture([look(results)], 80, None)] == said
+
+
+def test_a_plan_that_failed_is_told_beside_the_runs_there_were(results):
+    """The plan before it is gone, and its runs are not."""
+    results.trained("r")
+    (results.folder / "plan.csv").unlink()
+    results.text("logs/plan.log", "error: keep: names no axis\n")
+    first, reason, counts, *_ = [line.text for line in picture([look(results)], 80, 20)]
+    assert first.startswith("full/s  ") and first.endswith("  the plan failed")
+    assert reason == "    keep: names no axis" and counts == "1 runs: 1 completed"
+
+
+def test_the_plan_that_is_there_did_not_fail(results):
+    results.text("logs/plan.log", "error: an earlier one\n", ago=99)
+    assert "failed" not in "".join(line.text for line in picture([look(results)], 80, None))
 
 
 def test_what_needs_a_person_comes_first(tmp_path):
@@ -317,6 +367,71 @@ def test_finished_studies_give_way_to_those_under_way(tmp_path):
     assert runs(both, 40) == {"b"}
     assert runs(both, None) == {"a", "b"}
     assert runs(both[:1], 40) == {"a"}
+
+
+def studies_of(tmp_path, **runs):
+    """A study of each name, with so many runs that train, and so many that wait."""
+    studies = []
+    for name, (training, waiting) in runs.items():
+        results = Results(tmp_path, {f"{name}{i}": {} for i in range(training + waiting)}, name)
+        for i in range(training):
+            results.trains(f"{name}{i}")
+        studies.append(look(results))
+    return studies
+
+
+def shown(studies, height):
+    """The first words of a picture's lines, which fit the height."""
+    lines = [line.text for line in picture(studies, 110, height)]
+    assert len(lines) <= height
+    return [line.split()[0] for line in lines if line]
+
+
+def test_what_trains_has_its_lines_before_what_waits(tmp_path):
+    studies = studies_of(tmp_path, a=(0, 20), b=(0, 20), t=(2, 10), z=(0, 20))
+    (studies[0].runs, studies[0].planned), failed = ([], False), studies[0]
+    failed.plan_failed = "no such card"
+    first = shown(studies, 29)
+    assert [word for word in first if word in ("t0", "t1")] == ["t0", "t1"]
+    assert {f"t{i}" for i in range(12)} <= set(first), "all of its runs, before a line of what only waits"
+    assert first[0] == "full/t" and [name for name in first if name.startswith("full/")] == [
+        "full/t",
+        "full/a",
+        "full/b",
+        "full/z",
+    ]
+
+
+def test_lines_that_a_study_leaves_are_given_to_others(tmp_path):
+    """Two train, one of them with more runs than there are lines; all lines are used."""
+    studies = studies_of(tmp_path, few=(2, 0), many=(3, 60), rest=(0, 60))
+    lines = [line.text for line in picture(studies, 110, 30)]
+    assert len(lines) == 30 and {"few0", "few1", "many0", "many1", "many2"} <= set(shown(studies, 30))
+    assert "and" in shown(studies, 30) and not any(word.startswith("rest") for word in shown(studies, 30))
+    assert any(word.startswith("rest") for word in shown(studies, 110)), "what waits has what is left"
+
+
+def test_a_finished_study_has_its_table_beside_plans_that_failed(tmp_path):
+    done, never = Results(tmp_path, {"a": {}}, "done"), Results(tmp_path, {"b": {}}, "never")
+    done.trained("a")
+    (never.folder / "plan.csv").unlink()
+    never.text("logs/plan.log", "error: no such card\n")
+    assert shown([look(never), look(done)], 24) == ["full/never", "no", "full/done", "1", "run", "a"]
+
+
+@pytest.mark.parametrize("height", [1, 2, 5, 9, 12, 20, 40])
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_a_picture_fits_its_height_and_what_trains_stands_first(tmp_path, height, count):
+    waiting = {f"a{i}": (0, 3) for i in range(count)}
+    studies = studies_of(tmp_path, **waiting, train=(1, 1))
+    first = shown(studies, height)
+    assert first[0] == "full/train" and (height < 9 or "train0" in first)
+
+
+def test_studies_for_which_there_is_no_line_are_counted(tmp_path):
+    studies = studies_of(tmp_path, **{f"a{i}": (0, 3) for i in range(12)})
+    lines = [line.text for line in picture(studies, 80, 9)]
+    assert lines[-1] == "and 9 more studies" and sum(line.startswith("full/") for line in lines) == 3
 
 
 @pytest.fixture
@@ -417,6 +532,7 @@ def test_studies_are_those_that_were_started(tmp_path):
     (tmp_path / "full/data/part").mkdir(parents=True)
     assert [folder.name for folder in find_studies(tmp_path, [])] == ["one", "two"]
     assert [folder.name for folder in find_studies(tmp_path, ["two"])] == ["two"]
+    assert [folder.name for folder in find_studies(tmp_path, ["full/two"])] == ["two"], "as the screen names it"
     with pytest.raises(UserError, match=re.escape("has no study 'tow'; did you mean two?")):
         find_studies(tmp_path, ["tow"])
     assert find_studies(tmp_path / "nothing", []) == []

@@ -125,3 +125,10 @@ def test_watching_needs_a_terminal(results, tmp_path):
     found = status("--watch", "--results", tmp_path)
     assert found.returncode == 2
     assert "needs a terminal" in found.stderr
+
+
+@pytest.mark.parametrize(("given", "shown"), [([], "--watch"), (["STUDY=first"], "--watch first")])
+def test_make_shows_all_studies_or_the_one_that_is_named(given, shown):
+    """STUDY has a default, which is for the demo."""
+    found = subprocess.run(["make", "--dry-run", "watch", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1].replace("'", "").split("status.py ")[1].strip() == shown

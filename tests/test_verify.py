@@ -93,6 +93,7 @@ def test_the_first_step_that_differs_is_named_with_how_much(first, second):
 ELSEWHERE = [
     {"cpu": "B"},
     {"cpu_capability": "AVX2"},
+    {"arithmetic": "another order of sums"},
     {"packages": {"torch": "2.14.0"}},
     {"device": {"type": "cpu", "threads": 2}},
 ]
@@ -111,6 +112,31 @@ def test_tolerance_is_for_another_platform_and_is_never_called_equal(first, seco
     far = 1.5 + 2 * 1.5 * TOLERANCE["losses"]
     (second / "history.csv").write_text(HISTORY.replace("1.5", str(far)))
     assert compare_run(first, second).word == DIFFERS
+
+
+def test_a_processor_of_the_same_name_may_round_otherwise(first, second):
+    """Of an older manifest nothing is known but the name; bits that are equal are equal all the same."""
+    changed(second, "manifest.json", arithmetic="ab12")
+    assert compare_run(first, second).word == EQUAL
+    (second / "history.csv").write_text(HISTORY.replace("1.5", "1.500001"))
+    verdict = compare_run(first, second)
+    assert verdict.word == WITHIN and verdict.reasons == ["arithmetic: not recorded then, ab12 now"]
+    changed(first, "manifest.json", arithmetic="ab12")
+    assert compare_run(first, second).word == DIFFERS
+
+
+def test_what_is_furthest_is_named_beside_what_is_first(first, second):
+    """On another platform all steps differ a little from the first on: the one that was tampered with is another."""
+    changed(second, "manifest.json", arithmetic="another order of sums")
+    (second / "history.csv").write_text(HISTORY.replace("2.0", "2.0001").replace("1.5", "4.5"))
+    changed(second, "metrics.json", metrics={"mae": 0.5001}, metrics_before={"mae": 3.0})
+    verdict = compare_run(first, second)
+    assert verdict.word == DIFFERS and differences(verdict) == {
+        "losses": "first at step 1, loss: 2.0 then, 2.0001 now (5.0e-05 relative); "
+        "furthest at step 2, loss: 1.5 then, 4.5 now (6.7e-01 relative)",
+        "metrics": "2 of 2, first metrics.mae: 0.5 then, 0.5001 now (2.0e-04 relative); "
+        "furthest metrics_before.mae: 1.0 then, 3.0 now (6.7e-01 relative)",
+    }
 
 
 def test_on_a_gpu_bits_are_not_expected(first, second):

@@ -2,17 +2,17 @@
 
 import difflib
 import re
-import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
-from ablation.yamlfile import Location, dump_yaml, line_of
+from ablation.places import fields_at, meant, refused
+from ablation.yamlfile import Location, dump_yaml, line_of, merge
 
 MAX_PROBLEMS = 8
+MAX_PLACES = 3
 
 _WORDING = {
     "missing": "is missing",
@@ -129,49 +129,22 @@ def _nearest_value(finding: Any, value: Any, location: Location) -> str:
 
 
 def _nearest(model: type[BaseModel], location: Location, value: Any) -> str:
-    """The known keys beside an unknown one; when one is near, the corrected YAML."""
-    known = fields_at(model, location[:-1])
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    if not near:
-        return f"\n  known here: {', '.join(sorted(known))}" if known else ""
-    corrected: Any = {near[0]: at(value, location)}
-    for step in reversed(location[:-1]):
-        corrected = [corrected] if isinstance(step, int) else {step: corrected}
+    """Where an unknown key may belong, with the corrected YAML; else the known keys beside it."""
+    places = meant(model, location, value)
+    if not places:
+        known, place = fields_at(model, location[:-1]), refused(model, location, value)
+        hint = f"; there is {dotted(place)}, which does not take{_shown(value, location).replace(' =', '')}" if place else ""
+        return hint + (f"\n  known here: {', '.join(sorted(known))}" if known else "")
+    corrected: Any = None
+    for place, its_value in places[0].change:
+        for step in reversed(place):
+            its_value = [its_value] if isinstance(step, int) else {step: its_value}
+        corrected = merge(corrected, its_value)
     indented = "".join(f"    {line}\n" for line in dump_yaml(corrected).splitlines()).rstrip()
-    return f"; did you mean {near[0]}?\n  corrected:\n{indented}"
+    *others, last = [_beside(one.place, location) for one in places[:MAX_PLACES]]
+    return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?\n  corrected:\n{indented}"
 
 
-def fields_at(model: Any, location: Location) -> list[str]:
-    """The names of the settings that ``model`` knows at ``location``."""
-    kind = model
-    for step in location:
-        kind = _inside(kind, step)
-    kinds = [k for k in _members(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
-    return [name for k in kinds for name in k.model_fields]
-
-
-def field_at(model: Any, location: Location) -> FieldInfo | None:
-    """The setting of ``model`` at ``location``; None where it knows none."""
-    kind = model
-    for step in location[:-1]:
-        kind = _inside(kind, step)
-    kinds = [k for k in _members(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
-    return next((k.model_fields[str(location[-1])] for k in kinds if location[-1] in k.model_fields), None)
-
-
-def _inside(kind: Any, step: str | int) -> Any:
-    for member in _members(kind):
-        if isinstance(member, type) and issubclass(member, BaseModel) and step in member.model_fields:
-            return member.model_fields[str(step)].annotation
-        if get_origin(member) in (dict, list, tuple):
-            return get_args(member)[-1]
-    return None
-
-
-def _members(kind: Any) -> list[Any]:
-    """The alternatives of a union, without annotations."""
-    if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
-    if get_origin(kind) in (Union, types.UnionType):
-        return [member for alternative in get_args(kind) for member in _members(alternative)]
-    return [kind]
+def _beside(place: Location, location: Location) -> str:
+    """A place as it is named to somebody who is at ``location``."""
+    return str(place[-1]) if place[:-1] == location[:-1] else dotted(place)

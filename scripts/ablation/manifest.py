@@ -12,6 +12,7 @@ inputs         ``weights``: what for -> file name -> ``{sha256, bytes}``; ``data
 written        when training began, this time (UTC, as all times)
 code           ``commit``, ``changed`` since, ``diff_sha256`` of ``git diff HEAD``; ``program_sha256`` of ``scripts/**/*.py``
 python, packages, system, libc, cpu, cpu_capability     versions and names; what PyTorch's kernels were chosen for
+arithmetic     a hash of how the processor rounds (:mod:`ablation.arithmetic`); manifests from before it was there have none
 deterministic  whether PyTorch was told to be
 device         ``type`` (cpu or cuda), ``threads`` a process; of a GPU ``name``, ``memory_gib``, ``compute_capability``,
                ``cuda``, ``cudnn``, ``driver``

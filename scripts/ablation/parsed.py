@@ -1,6 +1,7 @@
 """What Snakemake's parse makes of its configuration: the studies, their runs, and what they are held against."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,14 @@ from ablation.claims.of_study import claims_of
 from ablation.errors import UserError
 from ablation.hardware import load_card
 from ablation.recommended import Recommended, recommended_for
-from ablation.study import Study, find_studies, load_study
+from ablation.study import Study, find_studies, load_study, study_model
 from ablation.sweep import Run, expand
+from ablation.systems import SYSTEMS
 from ablation.verify.choice import FEW
 from ablation.yamlfile import as_flag
+
+OF_NO_STUDY = ("studies", "reference", "runs", "attempt_oom")  # what a configuration says beside the settings of a study
+SINGULAR = {"study": "studies", "run": "runs"}
 
 
 class Parsed(NamedTuple):
@@ -40,6 +45,7 @@ def parse_studies(config: Mapping[str, Any], folder: Path) -> Parsed:
     files: what they say is whole and can run, or there is a :class:`UserError`.
     """
     changes = dict(config)
+    _check_names(changes)
     attempt_oom = as_flag("attempt_oom", changes.pop("attempt_oom", False))
     reference, verified = changes.pop("reference", None), changes.pop("runs", FEW)
     if reference is not None:
@@ -82,6 +88,14 @@ def _started(path: Path) -> tuple[str, Study] | None:
         return resolved.load_study(path)
     except UserError:
         return None
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    """Raise :class:`UserError` for what is like a name of the configuration itself, and is no setting of any study."""
+    for name in sorted(config.keys() - set(OF_NO_STUDY)):
+        near = [SINGULAR[name]] if name in SINGULAR else get_close_matches(name, OF_NO_STUDY, n=1, cutoff=0.85)
+        if near and not any(name in study_model(system).model_fields for system in SYSTEMS):
+            raise UserError(f"--config: {name}: no such setting; did you mean {near[0]}?")
 
 
 def _of_reference(reference: Any, changes: Mapping[str, Any], attempt_oom: bool, verified: Any) -> Parsed:

@@ -22,6 +22,8 @@ PACKAGES = (
 
 def surroundings(device: str) -> dict[str, Any]:
     """What a run runs on, from inside its process (:mod:`ablation.manifest`). ``device``: torch's name, such as ``cuda:0``."""
+    from ablation.arithmetic import arithmetic
+
     torch = sys.modules["torch"]
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,6 +35,7 @@ def surroundings(device: str) -> dict[str, Any]:
         "libc": " ".join(platform.libc_ver()).strip(),
         "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "arithmetic": arithmetic(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "device": device_facts(device),
         **_slurm(),

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, PositiveInt, TypeAdapter, Validatio
 from pydantic.fields import FieldInfo
 
 from ablation.errors import UserError
-from ablation.explain import explain, field_at, fields_at, in_file
+from ablation.explain import explain, in_file
+from ablation.places import field_at, fields_at
 from ablation.settings import Name, Strict
 from ablation.shipped import config_files
 from ablation.study import AXES, Strategy, Study, Sweep, Value

@@ -1,5 +1,6 @@
 """The study: one YAML file, one ablation. Its model, and how a file and the command line become one."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -20,6 +21,7 @@ from pydantic import (
 
 from ablation.errors import UserError
 from ablation.explain import at, did_you_mean, explain, in_file
+from ablation.places import named
 from ablation.settings import NAME, Name, Precision, Scale, Settings, Size, Strict
 from ablation.shipped import config_files
 from ablation.systems import SYSTEMS, settings_class
@@ -238,18 +240,38 @@ def _check_values(label: str, entry: Mapping[str, Value]) -> None:
 def _check_setting(study: Study, axis: str) -> None:
     """An axis beyond the named ones must be the dotted path of a setting with a plain value."""
     value: Any = study
-    for step in axis.split("."):
+    steps = axis.split(".")
+    for number, step in enumerate(steps):
         fields = (
             list(value) if isinstance(value, dict) else list(type(value).model_fields) if isinstance(value, BaseModel) else []
         )
         if step not in fields:
-            hint = did_you_mean(axis, [*AXES, *fields]) if value is study else did_you_mean(step, fields)
-            raise ValueError(f"sweep.{axis}: no such axis or setting{hint}")
+            like = difflib.get_close_matches(step, [*AXES, *fields] if value is study else fields)
+            near = [".".join([*steps[:number], name, *steps[number + 1 :]]) for name in like]
+            raise ValueError(f"sweep.{axis}: no such axis or setting{_axis_meant(study, axis, near)}")
         value = value[step] if isinstance(value, dict) else getattr(value, step)
     if "." not in axis or isinstance(value, (BaseModel, dict)):
         raise ValueError(
             f"sweep.{axis}: an axis is one of {', '.join(AXES)}, or the dotted name of a setting with a plain value"
         )
+
+
+def _axis_meant(study: Study, axis: str, near: list[str]) -> str:
+    """``; did you mean AXIS?`` for one with the last name of ``axis``, or one that is ``near``, if it takes the values."""
+    values = (study.sweep.model_extra or {})[axis]
+    places = [".".join(place).removeprefix("sweep.") for place in named(type(study), axis.rpartition(".")[2], study)]
+    return next((f"; did you mean {other}?" for other in [*places, *near] if _takes(study, other, values)), "")
+
+
+def _takes(study: Study, axis: str, values: list[Value]) -> bool:
+    try:
+        if axis in AXES:
+            Sweep(**{axis: values})
+            return axis != "strategy" or set(values) <= set(study.strategies)
+        is_plain = "." in axis and not isinstance(study.value_of(axis), (BaseModel, dict))
+        return is_plain and all(study.with_values({axis: value}) for value in values)
+    except (ValueError, UserError, LookupError, AttributeError):
+        return False
 
 
 @cache
@@ -317,7 +339,9 @@ def find_studies(names: Any, folder: Path) -> dict[str, Path]:
                 f"studies: {folder}: {name!r} cannot be the name of a study; take letters, digits, '_', '.' and '-'"
             )
         if name not in known:
-            hint = did_you_mean(name, known)
+            several = [near for part in str(name).split(",") for near in difflib.get_close_matches(part.strip(), known, n=1)]
+            listed = len(several) == str(name).count(",") + 1 > 1
+            hint = f"; write 'studies=[{', '.join(several)}]'" if listed else did_you_mean(name, known)
             raise UserError(
                 f"studies: there is no study {name!r}{hint}\n  known: {', '.join(known) or 'none'} (files of {folder})"
             )

@@ -25,6 +25,12 @@ TEXT = f"{TAG}str"
 PLAIN = {f"{TAG}{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 
+# Of a line: a key and its value, which a comment may follow; a pair in braces; a value that YAML takes for a mark of its own.
+_VALUE = re.compile(r"^(\s*(?:- )*[\w.-]+:\s+)([^\s\[{'\"].*?)(?=\s*(?:\s#.*)?$)")
+_PAIR = re.compile(r"([{,]\s*[\w.-]+:\s+)([^\s,\[\]{}'\"][^,\[\]{}]*: [^,\[\]{}]*?)(?=\s*[,}])")
+_MARK = re.compile(r"((?:^|[:,\[{-])\s*)([*&@`%][^,\[\]{}]*?)(?=\s*(?:[,\]}]|\s#|$))")
+
+
 class _Loader(yaml.SafeLoader):
     """Gives plain values only: no objects, dates, sets or bytes."""
 
@@ -142,7 +148,37 @@ def load_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}: not valid YAML: {problem}") from None
+        raise UserError(f"{where}: not valid YAML: {problem}{_remedy(text, mark.line) if mark else ''}") from None
+
+
+def _remedy(text: str, number: int) -> str:
+    """The line ``number`` (from 0) as it can be read, and why it could not, where that is found by trying."""
+    lines = text.splitlines()
+    line = lines[number] if number < len(lines) else ""
+    ways = [
+        ("write spaces, not tabs", line.replace("\t", "  ")),
+        *(("quote a value that holds ': '", _quoted(pattern, line)) for pattern in (_VALUE, _PAIR) if line.count(": ") > 1),
+        ("quote a value that begins with a special character", _quoted(_MARK, line)),
+    ]
+    for why, corrected in ways:
+        if corrected != line and _is_read(lines, number, corrected):
+            return f"; {why}\n  corrected:\n    {corrected.rstrip()}"
+    return ""
+
+
+def _is_read(lines: list[str], number: int, corrected: str) -> bool:
+    """Whether the text can be read up to the line ``number`` at least, where that is ``corrected``."""
+    try:
+        parse_yaml("\n".join([*lines[:number], corrected, *lines[number + 1 :]]))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        return mark is not None and mark.line > number
+    return True
+
+
+def _quoted(pattern: re.Pattern[str], line: str) -> str:
+    """``line`` with the second group of each match in quotes."""
+    return pattern.sub(lambda found: f"{found[1]}'{found[2].replace(chr(39), 2 * chr(39))}'", line)
 
 
 def parse_yaml(text: str) -> Any:

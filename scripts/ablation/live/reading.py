@@ -3,13 +3,16 @@
 import csv
 import json
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 TAIL = 16_384  # bytes at the end of a file that grows
+BAR = re.compile(r"\s*\d+%\|")
+ERROR = re.compile(r"(?:.*/\w+\])?(error: .*|[\w.]*(?:Error|Exception|Interrupt|Exit)\b.*)")  # alone, or behind a progress bar
 CLOCKS_DIFFER = 5.0  # seconds that another machine's clock may be ahead without being wrong
 
 
@@ -85,6 +88,16 @@ def last_lines(path: Path) -> list[str]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL))
         return file.read().decode("utf-8", "replace").splitlines()
+
+
+def error_in(lines: Sequence[str] | None) -> str | None:
+    """The error that a log ends with, or the first line of it: those that follow are indented."""
+    for line in reversed(lines or ()):
+        if found := ERROR.match(line):
+            return words(found[1].removeprefix("error: "))
+        if line.strip() and (not line.startswith("  ") or BAR.match(line)):
+            return None
+    return None
 
 
 def names_in(folder: Path) -> frozenset[str]:

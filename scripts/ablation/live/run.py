@@ -1,6 +1,5 @@
 """A run as one sees it from outside: its state, why it is thought to be in it, and its numbers."""
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from ablation.live.reading import (
     Seen,
     as_events,
     as_record,
+    error_in,
     last_lines,
     names_in,
     number,
@@ -29,8 +29,7 @@ NOT_SUBMITTED = ("oom (predicted)", "invalid")
 STATES = (*ATTENTION, *AT_WORK, "preempted", "trained", *FINISHED, "waiting", *NOT_SUBMITTED)
 
 VERDICTS = {"oom": "oom (predicted)", "invalid": "invalid"}  # of the plan, for runs that leave no trace
-ERROR = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt|Exit)\b)")  # how the last line of a log begins that tells of one
-QUIET_LOG = 1800.0  # seconds; an evaluation says little
+QUIET_LOG = 1800.0  # seconds; an evaluation says little, and a plan
 
 
 class Run:
@@ -177,7 +176,7 @@ class Run:
         log = self._logs.read(self.id, last_lines)
         if log.modified is None or written.modified is None or log.modified < written.modified:
             return None
-        return _error_in(log.value)
+        return error_in(log.value)
 
     def _waits(self, attempt: Attempt) -> str:
         """Whether another job waits for this one, as a second Snakemake sends it: the log, to which both write, tells."""
@@ -192,7 +191,7 @@ class Run:
         if log.modified is None:
             verdict = self.row.get("verdict", "")
             return VERDICTS.get(verdict, "waiting"), words(self.row.get("reason", "")) if verdict in VERDICTS else ""
-        if error := _error_in(log.value):
+        if error := error_in(log.value):
             return "failed", error
         silence = log.silence(self.now)
         return ("stopped", f"began {duration(silence)} ago and left nothing") if silence > SILENT else ("starting", "")
@@ -223,9 +222,3 @@ class Logs:
         """The log of ``run``."""
         name = f"{run}.log"
         return self._files.read(self._folder / name, parse) if name in self._names else ABSENT
-
-
-def _error_in(lines: list[str] | None) -> str | None:
-    """The error that a log ends with."""
-    last = next((line for line in reversed(lines or ()) if line.strip()), "")
-    return words(last.removeprefix("error: ")) if ERROR.match(last) else None

@@ -10,8 +10,9 @@ from statistics import median
 from typing import NamedTuple
 
 from ablation.errors import UserError
-from ablation.live.reading import Files, as_record, as_rows, names_in, number, part
-from ablation.live.run import FINISHED, NOT_SUBMITTED, STATES, Logs, Run
+from ablation.live.attempt import duration
+from ablation.live.reading import ABSENT, Files, as_record, as_rows, error_in, last_lines, names_in, number, part
+from ablation.live.run import AT_WORK, FINISHED, NOT_SUBMITTED, QUIET_LOG, STATES, Logs, Run
 
 TO_TRAIN = ("training", "starting", "stalled", "stopped", "preempted", "waiting")  # states of runs whose training is to end
 
@@ -31,6 +32,11 @@ class Study:
         plan = files.read(folder / "plan.csv", as_rows).value
         self.planned = plan is not None
         there, now = names_in(folder / "runs"), time.time()
+        log = ABSENT if self.planned else files.read(folder / "logs/plan.log", last_lines)
+        self.plan_failed = error_in(log.value)
+        """Why there is no plan, where making one has failed."""
+        self.plan_silence = log.silence(now)
+        """Seconds since the making of a plan said something; None where none was begun, or it is there."""
         logs = Logs(folder / "logs/train", files)
         rows = [{"run": name} for name in sorted(there)] if plan is None else [row for row in plan if row.get("run")]
         folders = {name: folder / "runs" / name for name in there}
@@ -42,6 +48,25 @@ class Study:
         """How many runs are in each state, in the order of :data:`STATES`."""
         found = Counter(run.state for run in self.runs)
         return {state: found[state] for state in STATES if found[state]}
+
+    @property
+    def planning(self) -> str:
+        """How far the making of the plan is, where there is none."""
+        if self.plan_silence is None:
+            return "not planned yet"
+        if self.plan_silence > QUIET_LOG:
+            return f"the plan was not finished: not a word for {duration(self.plan_silence)}"
+        return "the plan is being made"
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a run is at work."""
+        return any(state in AT_WORK for state in self.counts)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a run was begun and is not at its end, well or not."""
+        return bool(set(self.counts) - {*FINISHED, *NOT_SUBMITTED, "waiting"})
 
     @property
     def finished(self) -> bool:
@@ -93,18 +118,19 @@ class Study:
 
 
 def find_studies(results: Path, names: Iterable[str]) -> list[Path]:
-    """Folders of the studies that were started, all or those with these ``names``, in every scale.
+    """Folders of the studies that were started, all or those with these ``names``: in every scale, or as ``scale/name``.
 
     Raises :class:`UserError` for a name that there is not.
     """
     there = sorted({path.parent for name in ("study.json", "plan.csv") for path in results.glob(f"*/*/{name}")})
     known = sorted({folder.name for folder in there})
-    for name in names:
-        if name not in known:
+    wanted = {name: [folder for folder in there if name in (folder.name, "/".join(folder.parts[-2:]))] for name in names}
+    for name, found in wanted.items():
+        if not found:
             near = get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"{results} has no study {name!r}{hint}\n  there: {', '.join(known) or 'none; was one started?'}")
-    return [folder for folder in there if not names or folder.name in names]
+    return [folder for folder in there if not wanted or any(folder in found for found in wanted.values())]
 
 
 def _as_number(text: str | None) -> float | None:

@@ -70,7 +70,7 @@ def _fitting(ordered: Sequence[Run], width: int, most: int | None) -> list[list[
     used = 1  # the heading
     for run, after in zip_longest(ordered, ordered[1:]):
         shared = after is not None and (run.state, run.why) == (after.state, after.why)
-        below = [] if shared else _reason(run, width)
+        below = [] if shared else reason_lines(run.why, run.state, width)
         used += 1 + len(below)
         line_for_rest = after is not None
         if most is not None and used + line_for_rest > most:
@@ -79,10 +79,11 @@ def _fitting(ordered: Sequence[Run], width: int, most: int | None) -> list[list[
     return reasons
 
 
-def _reason(run: Run, width: int) -> list[Line]:
-    style, indent = STYLES.get(run.state, QUIET).removeprefix("bold "), 4 * " "
+def reason_lines(why: str, state: str, width: int) -> list[Line]:
+    """Why something is in a state, below it."""
+    style, indent = STYLES.get(state, QUIET).removeprefix("bold "), 4 * " "
     wrapped = textwrap.wrap(
-        run.why, max(20, width), initial_indent=indent, subsequent_indent=indent, max_lines=REASON_LINES, placeholder=" …"
+        why, max(20, width), initial_indent=indent, subsequent_indent=indent, max_lines=REASON_LINES, placeholder=" …"
     )
     return [Line([(text, style)]) for text in wrapped]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ablation.arithmetic import arithmetic
 from ablation.manifest import hashes_of
 from ablation.prefix.cache import INDEX, Cache
 from ablation.provenance import code_hash, cpu_name, device_facts
@@ -18,7 +19,7 @@ from ablation.systems.base import System
 def identity_of(run: Run, weights: Mapping[str, Path], known: Path, device: torch.device) -> dict[str, Any]:
     """Weights by their hashes (``known``: a folder that remembers them), network, precision, program, machine."""
     model = run.settings.model.model_dump(mode="json", exclude={"weights"})
-    processor = [cpu_name(), torch.backends.cpu.get_cpu_capability()] if device.type == "cpu" else []
+    processor = [cpu_name(), torch.backends.cpu.get_cpu_capability(), arithmetic()] if device.type == "cpu" else []
     return {
         "weights": {name: hashes_of(path, known) for name, path in weights.items()},
         "network": [run.settings.system, model],

@@ -16,7 +16,7 @@ TOLERANCE = {"losses": 0.2, "metrics": 0.05, "items": 0.1, "record": 0.05, "memo
 6.2 % in a step's losses, 1.3 % in metrics, 3.3 % in an item; with AVX2's or two threads it was far less. Small differences grow
 in training. Memory, as live tensors, was the same.
 """
-PLATFORM = ("python", "packages", "libc", "cpu", "cpu_capability", "deterministic", "device")  # of a manifest
+PLATFORM = ("python", "packages", "libc", "cpu", "cpu_capability", "arithmetic", "deterministic", "device")  # of a manifest
 AROUND = ("system", "code")  # told as well, and excuse nothing
 TIMED = ("schema", "time", "attempts", "device", "outcome")  # of metrics.json: another each time, or compared elsewhere
 OF_ITS_MACHINE = ("peak_resident_gib", "peak_device_gib", "energy_j")  # of the memory's record: as system and card count
@@ -108,7 +108,11 @@ def _unlike(was: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]
     """What two manifests say otherwise, a line each."""
     one, two = ({key: value for name in names for key, value in flat(said.get(name), name).items()} for said in (was, now))
     return [
-        f"{key}: {one.get(key, 'not recorded')} then, {two.get(key, 'not recorded')} now"
+        f"{key}: {_or_not_recorded(one.get(key))} then, {_or_not_recorded(two.get(key))} now"
         for key in dict.fromkeys([*one, *two])
         if not same(one.get(key), two.get(key))
     ]
+
+
+def _or_not_recorded(value: Any) -> Any:
+    return "not recorded" if value is None else value

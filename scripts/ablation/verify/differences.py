@@ -30,17 +30,16 @@ def compare_values(what: str, one: Any, two: Any) -> Finding:
     different = [key for key in dict.fromkeys([*a, *b]) if not same(a.get(key), b.get(key))]
     if not different:
         return Finding(what)
-    apart = max(relative(a.get(key), b.get(key)) for key in different)
-    first = different[0]
-    return Finding(what, f"{len(different)} of {len(a)}, first {first}: {unequal(a.get(first), b.get(first))}", apart)
+    found = [(f"{key}: {unequal(a.get(key), b.get(key))}", relative(a.get(key), b.get(key))) for key in different]
+    return Finding(what, f"{len(different)} of {len(a)}, {_first_and_furthest(found)}", max(apart for _, apart in found))
 
 
 def compare_histories(what: str, one: Path, two: Path) -> Finding:
-    """The first step that differs, in what and by how much. A column's numbers are weighed against its largest."""
+    """The first step that differs and the one that does most. A column's numbers are weighed against its largest."""
     first, second = _history(one), _history(two)
     if len(first) != len(second):
         return Finding(what, f"{len(first)} steps then, {len(second)} now", FAR)
-    said, apart = "", 0.0
+    found: list[tuple[str, float]] = []
     largest: dict[str, float] = {}
     for row in first:
         for name, text in row.items():
@@ -48,15 +47,21 @@ def compare_histories(what: str, one: Path, two: Path) -> Finding:
     for number, (a, b) in enumerate(zip(first, second, strict=True), start=1):
         for name in dict.fromkeys([*a, *b]):
             if a.get(name) != b.get(name):
-                said = said or f"first at step {a.get('step', number)}, {name}: {unequal(a.get(name), b.get(name))}"
-                apart = max(apart, relative(a.get(name), b.get(name), largest.get(name, 0.0)))
-    return Finding(what, said, apart)
+                said = f"at step {a.get('step', number)}, {name}: {unequal(a.get(name), b.get(name))}"
+                found.append((said, relative(a.get(name), b.get(name), largest.get(name, 0.0))))
+    return Finding(what, _first_and_furthest(found), max(apart for _, apart in found)) if found else Finding(what)
 
 
 def compare_files(what: str, one: Mapping[str, Any], two: Mapping[str, Any], apart: float | None) -> Finding:
     """Files by name with their hashes."""
     unequal_ones = [name for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
     return Finding(what, f"{', '.join(unequal_ones)} not the same bytes", apart) if unequal_ones else Finding(what)
+
+
+def _first_and_furthest(found: Sequence[tuple[str, float]]) -> str:
+    """Of differences in words, each with how far it is: where rounding alone parts two runs, the first says little."""
+    first, furthest = found[0][0], max(found, key=lambda one: one[1])[0]
+    return f"first {first}" + (f"; furthest {furthest}" if furthest != first else "")
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
