@@ -53,3 +53,11 @@ def program(name):
     """The beginning of a shell command: one of the workflow's programs, from the working directory."""
     path = shlex.quote(os.path.relpath(ROOT / "scripts" / name))
     return f"python {path}".replace("{", "{{").replace("}", "}}")
+
+
+# The beginning of a shell command that writes a log: a second name for it, attempts/NAME.TIME.PROCESS.log beside it, that stays
+# when Snakemake removes the first one ahead of the next attempt.
+KEEP_LOG = (
+    'd=$(dirname {log:q})/attempts; mkdir -p "$d"; rm -f {log:q}; : > {log:q}; '
+    'ln {log:q} "$d/$(basename {log:q} .log).$(date -u +%Y-%m-%dT%H%M%SZ).$$.log" || true; '
+)
