@@ -22,7 +22,8 @@ def project(tmp_path_factory):
 
 
 def test_each_attempt_leaves_its_log_and_a_failure_shows_its_own(project):
-    part = next(part for one in load_study(STUDY, {"data": parse_yaml(DATA)}).parts() for part in one.closure() if not part.needs)
+    leaves = load_study(STUDY, {"data": parse_yaml(DATA)}).parts()
+    part = next(part for leaf in leaves for part in leaf.closure() if not part.needs)
     config = ["studies=vggt-eth3d", "scale=demo", f"data={DATA}"]
     done = snakemake(project, f"results/demo/data/{part.id}", "--retries", "2", config=config)
     assert done.returncode == 1
