@@ -49,15 +49,16 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from ablation.shipped import own_or_shipped
 
 
-def program(name):
-    """The beginning of a shell command: one of the workflow's programs, from the working directory."""
+def script(name):
+    """A file of scripts/, from the working directory, as a shell command has it."""
     path = shlex.quote(os.path.relpath(ROOT / "scripts" / name))
-    return f"python {path}".replace("{", "{{").replace("}", "}}")
+    return path.replace("{", "{{").replace("}", "}}")
 
 
-# The beginning of a shell command that writes a log: a second name for it, attempts/NAME.TIME.PROCESS.log beside it, that stays
-# when Snakemake removes the first one ahead of the next attempt.
-KEEP_LOG = (
-    'd=$(dirname {log:q})/attempts; mkdir -p "$d"; rm -f {log:q}; : > {log:q}; '
-    'ln {log:q} "$d/$(basename {log:q} .log).$(date -u +%Y-%m-%dT%H%M%SZ).$$.log" || true; '
-)
+def program(name):
+    """The beginning of a shell command: one of the workflow's programs."""
+    return f"python {script(name)}"
+
+
+# The beginning of a shell command whose words, and its program's, all go to the job's log.
+LOG_TO = f". {script('log_to.sh')} {{log:q}}; "

@@ -34,11 +34,11 @@ rule train_run:
     message:
         "train and evaluate {wildcards.run}  (follow it: tail -f {log})"
     shell:
-        KEEP_LOG
+        LOG_TO
         + "export OMP_NUM_THREADS={threads}; exec "
         + program("train_run.py")
         + " --study {params.study}/study.json --run {wildcards.run} --fingerprint {params.fingerprint}"
         " --weights {params.weights:q} --data {params.data:q} --base {input.base:q} --plan {params.study}/plan.csv"
         " --traces results/traces --prefixes {params.study}/prefix --hashes results/hashes --cards config/hardware"
         " --folder {params.study}/runs/{wildcards.run} --threads {threads}"
-        f" --device {DEVICE} >> {{log:q}} 2>&1"
+        f" --device {DEVICE}"

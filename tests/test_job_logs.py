@@ -35,9 +35,3 @@ def test_each_attempt_leaves_its_log_and_a_failure_shows_its_own(project):
     assert all(re.fullmatch(rf"{log.stem}\.\d{{4}}-\d\d-\d\dT\d{{6}}Z\.\d+\.log", path.name) for path in attempts)
     shown = re.findall(r"NCCL WARN of \d+", done.stdout + done.stderr)
     assert shown == [text.splitlines()[0] for text in texts]
-
-
-def test_every_job_that_writes_all_it_says_to_its_log_keeps_it(project):
-    for rules in (project / "rules").glob("*.smk"):
-        text = rules.read_text()
-        assert text.count("2>&1") == text.count("        KEEP_LOG\n"), rules.name

@@ -155,6 +155,14 @@ def test_an_interrupted_snakemake_sends_nothing_more(slurm, tmp_path):
     assert ask(tmp_path, *SENT, SNAKEMAKE_SENDS=str(sends)).returncode == 1 and calls(tmp_path) == 3  # nor the next one
 
 
+def test_a_job_that_is_sent_while_snakemake_is_interrupted_is_taken_back(slurm, tmp_path):
+    (tmp_path / "sends").write_text("0")
+    slurm("sbatch", f"rm {tmp_path}/sends", "echo '17;cluster'")
+    slurm("scancel", f'echo "$@" > {tmp_path}/cancelled')
+    assert ask(tmp_path, *SENT, SNAKEMAKE_SENDS=str(tmp_path / "sends")).returncode == 1
+    assert (tmp_path / "cancelled").read_text() == "17\n"
+
+
 def test_the_wait_is_told_on_the_stderr_of_snakemake(slurm, tmp_path):
     """Whose plugin keeps what its sbatch says to itself."""
     slurm("sbatch", *refusing(tmp_path, 2, FAILED + "Unexpected message received"))

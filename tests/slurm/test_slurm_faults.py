@@ -276,7 +276,14 @@ exec {program} "$@"
 """
 # Once, while jobs run, it has none.
 SQUEUE = """#!/bin/sh
-case "$*" in *--states=all*) [ -e {folder}/silent ] || [ -z "$(sacct -nXs RUNNING)" ] || {{ : > {folder}/silent; exit 0; }} ;; esac
+case "$*" in
+*--states=all*)
+    if [ ! -e {folder}/silent ] && [ -n "$(sacct -nXs RUNNING)" ]; then
+        : > {folder}/silent
+        exit 0
+    fi
+    ;;
+esac
 exec {program} "$@"
 """
 
