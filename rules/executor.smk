@@ -2,6 +2,7 @@
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
@@ -49,12 +50,21 @@ if workflow.is_main_process and (told := not_shared()):
         " (checkpoints, leases); mount a volume where all of them see it and run Snakemake on it, in the machine or pod that has"
         " the GPUs (--profile local) or with an executor whose nodes share it (docs/cluster.md)"
     )
-# For profiles/slurm/bin/sbatch: it sends jobs as long as this file is there, and tells this process what it waits for.
+# For profiles/slurm/bin/sbatch: it sends jobs as long as this pipe is there, and tells by it what it waits for.
 os.environ.pop("SNAKEMAKE_SENDS", None)
 if workflow.is_main_process and SLURM:
     SENDS = Path(workflow.snakemake_tmp_dir, "sends")
-    SENDS.write_text(str(os.getpid()))
+    os.mkfifo(SENDS)
     os.environ["SNAKEMAKE_SENDS"] = str(SENDS)
+
+    pipe = os.open(SENDS, os.O_RDWR)  # at both ends, so that it never ends
+
+    def pass_on():
+        while True:
+            for line in os.read(pipe, 1 << 16).decode(errors="replace").splitlines():
+                logger.warning(line)
+
+    threading.Thread(target=pass_on, daemon=True).start()
 
     def interrupted(number, frame):
         """Jobs that wait to be sent stay unsent; Snakemake's plugin would send them after those in the queue are cancelled."""

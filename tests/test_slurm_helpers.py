@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -174,16 +173,14 @@ def test_a_job_that_is_sent_while_snakemake_is_interrupted_is_taken_back(slurm, 
     assert (tmp_path / "cancelled").read_text() == "17\n"
 
 
-def test_the_wait_is_told_on_the_stderr_of_snakemake(slurm, tmp_path):
+def test_the_wait_is_told_to_snakemake(slurm, tmp_path):
     """Whose plugin keeps what its sbatch says to itself."""
+    os.mkfifo(tmp_path / "sends")
+    pipe = os.open(tmp_path / "sends", os.O_RDWR)
     slurm("sbatch", *refusing(tmp_path, 2, FAILED + "Unexpected message received"))
-    program = f"""
-import os, pathlib, subprocess
-pathlib.Path("{tmp_path}/sends").write_text(str(os.getpid()))
-subprocess.run(["sbatch", "job.sh"], check=True, stderr=subprocess.DEVNULL)
-"""
-    done = ask(tmp_path, sys.executable, "-c", program, SNAKEMAKE_SENDS=str(tmp_path / "sends"))
-    assert (done.returncode, done.stderr) == (0, "sbatch waits: Unexpected message received\n")
+    assert ask(tmp_path, *SENT, SNAKEMAKE_SENDS=str(tmp_path / "sends")).returncode == 0
+    assert os.read(pipe, 1000) == b"sbatch waits: Unexpected message received\n"
+    os.close(pipe)
 
 
 @pytest.mark.parametrize(
