@@ -52,11 +52,12 @@ if workflow.is_main_process and (told := not_shared()):
     )
 # For profiles/slurm/bin/sbatch: it sends jobs as long as this pipe is there, and tells by it what it waits for.
 os.environ.pop("SNAKEMAKE_SENDS", None)
+SENDS = Path(workflow.snakemake_tmp_dir, "sends")
 if workflow.is_main_process and SLURM:
-    SENDS = Path(workflow.snakemake_tmp_dir, "sends")
-    os.mkfifo(SENDS)
     os.environ["SNAKEMAKE_SENDS"] = str(SENDS)
-
+# Once, also where several modules are this workflow.
+if workflow.is_main_process and SLURM and not SENDS.exists():
+    os.mkfifo(SENDS)
     pipe = os.open(SENDS, os.O_RDWR)  # at both ends, so that it never ends
 
     def pass_on():
