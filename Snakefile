@@ -13,6 +13,7 @@ gc.set_threshold(500_000)
 
 
 include: "rules/place.smk"
+include: "rules/executor.smk"
 include: "rules/started.smk"
 
 

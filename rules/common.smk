@@ -19,10 +19,10 @@ from ablation.shipped import bring, config_files
 from ablation.standing import Place, base_holds, standing_of
 from ablation.verify.choice import chosen, device_of
 
-# `python` is this interpreter, also when it was called by its path; SLURM's sbatch and sacct outlast an absence of its daemons.
+# `python` is this interpreter, also when it was called by its path; SLURM's sbatch, sacct and squeue outlast what passes by itself.
 first_on_path(ROOT / "profiles/slurm/bin", Path(sys.executable).parent)
 # On this machine, as many GPU jobs at a time as there are GPUs; without any, cores are the limit.
-if workflow.is_main_process and workflow.resource_settings.nodes is None:
+if workflow.is_main_process and LOCAL:
     if "gpu" not in workflow.global_resources and visible_gpus():
         workflow.register_resource("gpu", len(visible_gpus()))
 try:
@@ -290,12 +290,12 @@ def planned(wildcards, verdicts):
 
 
 def slurm_resources():
-    """The resources of probes sent to SLURM, as JSON; nothing where Snakemake sends no jobs.
+    """The resources of probes sent to SLURM, as JSON; nothing without it.
 
     They are what the profile sets for all jobs and for training, as it stands there, but for the time: a probe is short.
     """
     settings = workflow.resource_settings
-    if settings.nodes is None:
+    if not SLURM:
         return ""
     everywhere = settings.default_resources or {}
     training = settings.overwrite_resources.get(TRAIN_RUN, {})
@@ -310,11 +310,25 @@ def slurm_resources():
     return canonical({**values, "jobs": settings.nodes})
 
 
+def probe_resources():
+    """What a job of some other cluster needs that probes all cells of a study, one after the other; nothing where none is sent."""
+    if LOCAL or SLURM:
+        return {}
+
+    def most(name):
+        return max(getattr(run.settings.compute, name) for run in ALL_RUNS)
+
+    return {
+        "gpu": 1,
+        "mem_mb": most("mem_gib") * 1024,
+        "runtime": most("runtime_min"),
+    }
+
+
 def memory_of_cards():
-    """What each GPU of this machine has, in MiB, where runs may share them; None where none may, or SLURM has them."""
+    """What each GPU of this machine has, in MiB, where runs may share them; None where none may, or jobs run elsewhere."""
     sharing = [run.settings for run in SETTINGS if run.settings.compute.pack > 1]
-    local = workflow.resource_settings.nodes is None
-    if not sharing or not local or "gpu" not in workflow.global_resources:
+    if not sharing or not LOCAL or "gpu" not in workflow.global_resources:
         return None
     try:
         cards = [load_card(one.hardware, Path("config/hardware")) for one in sharing]
@@ -374,11 +388,15 @@ def on_nodes():
     def gpus(run):
         return run.axes["gpus"]
 
-    if workflow.resource_settings.nodes is None:
-        return {"gpu": of_run(gpus)}
-
     def nodes(run):
         return run.settings.compute.nodes
+
+    if not LOCAL and not SLURM and any(nodes(run) > 1 for run in ALL_RUNS):
+        sys.exit(
+            f"error: compute.nodes: several nodes need SLURM, not --executor {EXECUTOR}; set it to 1"
+        )
+    if not SLURM:
+        return {"gpu": of_run(gpus)}
 
     resources = {
         "nodes": of_run(nodes),

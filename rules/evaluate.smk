@@ -23,9 +23,10 @@ rule evaluate_base:
     message:
         "evaluate the pretrained model, {wildcards.base}"
     shell:
-        "OMP_NUM_THREADS={threads} "
+        LOG_TO
+        + "OMP_NUM_THREADS={threads} "
         + program("evaluate_base.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --base {wildcards.base} --weights {params.weights:q} --data {input.data:q} --threads {threads}"
         " --prefixes results/{wildcards.scale}/{wildcards.study}/prefix --hashes results/hashes"
-        f" --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"
+        f" --device {DEVICE} --output {{output:q}}"

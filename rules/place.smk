@@ -54,7 +54,16 @@ def told(command):
     return f"{{{{ {command} 2>&1 >&3 3>&- | tee {{log:q}} >&2; }}}} 3>&1"
 
 
-def program(name):
-    """The beginning of a shell command: one of the workflow's programs, from the working directory."""
+def script(name):
+    """A file of scripts/, from the working directory, as a shell command has it."""
     path = shlex.quote(os.path.relpath(ROOT / "scripts" / name))
-    return f"python {path}".replace("{", "{{").replace("}", "}}")
+    return path.replace("{", "{{").replace("}", "}}")
+
+
+def program(name):
+    """The beginning of a shell command: one of the workflow's programs."""
+    return f"python {script(name)}"
+
+
+# The beginning of a shell command whose words, and its program's, all go to the job's log.
+LOG_TO = f". {script('log_to.sh')} {{log:q}}; "

@@ -24,9 +24,10 @@ rule cache_prefix:
     message:
         "compute once what is frozen, {wildcards.prefix}"
     shell:
-        "OMP_NUM_THREADS={threads} "
+        LOG_TO
+        + "OMP_NUM_THREADS={threads} "
         + program("cache_prefix.py")
         + " --study results/{wildcards.scale}/{wildcards.study}/study.json"
         " --prefix {wildcards.prefix} --weights {params.weights:q} --data {input.data:q} --hashes results/hashes"
         " --runs results/{wildcards.scale}/{wildcards.study}/runs"
-        f" --threads {{threads}} --device {DEVICE} --output {{output:q}} > {{log:q}} 2>&1"
+        f" --threads {{threads}} --device {DEVICE} --output {{output:q}}"

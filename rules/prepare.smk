@@ -29,7 +29,8 @@ rule prepare_part:
     message:
         "prepare {wildcards.part}"
     shell:
-        "OMP_NUM_THREADS={threads} "
+        LOG_TO
+        + "OMP_NUM_THREADS={threads} "
         + program("prepare_part.py")
         + " --system {params.system:q} --part {params.part:q}"
-        " {params.resume} --gpus {resources.gpu} --needs {input:q} --output {output:q} > {log:q} 2>&1"
+        " {params.resume} --gpus {resources.gpu} --needs {input:q} --output {output:q}"

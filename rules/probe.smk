@@ -1,5 +1,5 @@
-# Measured instead of predicted: a few steps of each cell on the device, and the largest batch that fits it. These rules run
-# where Snakemake runs; their jobs are sent as SLURM job arrays where the profile has SLURM, else they run on this machine.
+# Measured instead of predicted: a few steps of each cell on the device, and the largest batch that fits it. With SLURM these rules
+# run where Snakemake runs and send job arrays; with another cluster each is one of its jobs; else they run on this machine.
 
 
 rule probe_study:
@@ -9,10 +9,12 @@ rule probe_study:
         "results/{scale}/{study}/probe.csv",
     log:
         "results/{scale}/{study}/logs/probe.log",
-    localrule: True
+    localrule: LOCAL or SLURM
     conda:
         "../envs/ablation.yaml"
     threads: 1
+    resources:
+        **probe_resources(),
     params:
         cluster=slurm_resources(),
         failures=failures,
@@ -33,10 +35,12 @@ rule probe_batches:
         "results/{scale}/{study}/largest_batch.csv",
     log:
         "results/{scale}/{study}/logs/largest_batch.log",
-    localrule: True
+    localrule: LOCAL or SLURM
     conda:
         "../envs/ablation.yaml"
     threads: 1
+    resources:
+        **probe_resources(),
     params:
         cluster=slurm_resources(),
         failures=failures,

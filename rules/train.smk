@@ -1,5 +1,5 @@
 # Training and its evaluation: one job a run. What it needs of a GPU, of memory and of time comes from the study. The shell
-# becomes the program (exec), so that signals reach it and nothing else; the log of an earlier attempt stays.
+# becomes the program (exec), so that signals reach it and nothing else. The logs of earlier attempts stay in logs/train/attempts.
 
 
 rule train_run:
@@ -34,10 +34,11 @@ rule train_run:
     message:
         "train and evaluate {wildcards.run}  (follow it: tail -f {log})"
     shell:
-        "export OMP_NUM_THREADS={threads}; exec "
+        LOG_TO
+        + "export OMP_NUM_THREADS={threads}; exec "
         + program("train_run.py")
         + " --study {params.study}/study.json --run {wildcards.run} --fingerprint {params.fingerprint}"
         " --weights {params.weights:q} --data {params.data:q} --base {input.base:q} --plan {params.study}/plan.csv"
         " --traces results/traces --prefixes {params.study}/prefix --hashes results/hashes --cards config/hardware"
         " --folder {params.study}/runs/{wildcards.run} --threads {threads}"
-        f" --device {DEVICE} >> {{log:q}} 2>&1"
+        f" --device {DEVICE}"

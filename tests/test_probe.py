@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import time
 from argparse import Namespace
@@ -354,6 +355,24 @@ def test_the_reason_of_a_failed_task(tmp_path, code, reason):
     task = executor.submit(submitit.helpers.CommandFunction([sys.executable, "-c", code]))
     task.wait()
     assert slurm._failure(task) == reason and not slurm._withdrawn(task)
+
+
+def test_an_array_beyond_a_submit_limit_goes_in_halves(tmp_path, monkeypatch):
+    """Of five tasks, where a user may have two in the queue."""
+    sbatch = f"""\
+echo >> {tmp_path}/calls
+last=$(grep -o 'array=0-[0-9]*' $1)
+[ ${{last:+${{last#*-}}}}0 -lt 20 ] || {{ echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1; }}
+echo Submitted batch job $(wc -l < {tmp_path}/calls)
+"""
+    for name, text in {"sbatch": sbatch, "srun": ":"}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    jobs = [job(str(number), "") for number in range(5)]
+    sent = list(slurm._sent(jobs, tmp_path / "logs", {"jobs": 9}))
+    assert [list(tasks.values()) for tasks in sent] == [jobs[:2], jobs[2:3], jobs[3:]]
+    assert [task.job_id for tasks in sent for task in tasks] == ["2_0", "2_1", "4", "5_0", "5_1"]
 
 
 def test_what_slurm_withdraws_has_no_result_of_its_own(tmp_path):

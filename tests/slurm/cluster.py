@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,9 @@ class Snakemake:
 
     started: list["Snakemake"] = []
 
-    def __init__(self, project: Path, *arguments: str, config=(), impatient: bool = False):
+    def __init__(
+        self, project: Path, *arguments: str, config=(), impatient: bool = False, environment: Mapping[str, str] | None = None
+    ):
         program = [str(HERE / "impatient.py")] if impatient else ["-m", "snakemake"]
         command = [sys.executable, *program, *arguments, "--profile", "slurm", *(IMPATIENT if impatient else [])]
         command += ["--config", *config] if config else []
@@ -58,6 +60,7 @@ class Snakemake:
             self.process = subprocess.Popen(
                 command,
                 cwd=project,
+                env={**os.environ, **(environment or {})},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

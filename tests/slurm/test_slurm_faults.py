@@ -6,6 +6,7 @@ Faults that do not touch each other happen in one session of Snakemake, each to 
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ CASES = {
     "full": "full disk",
     "hungry": "host out of memory",
 }
-NAMES = ["calm", *CASES, "absent", "orphan"]
+QUEUED = ["first", "second", "third", "fourth", "fifth"]
+NAMES = ["calm", *CASES, "absent", "orphan", *QUEUED]
 LIMIT = 500  # seconds in which a session ends; on two idle cores about 120
 TRAINING = "set-resources:\n  train_run:\n"
 # Training may be preempted, and the first attempt at one run has too little memory.
@@ -46,8 +49,9 @@ SCAVENGED = """\
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
-    """A node a run. Jobs over their memory are killed, a silent node is soon down."""
-    with booted(tmp_path_factory.mktemp("slurm"), nodes=8, gpus=1, memkill=1, deadnode=10, killwait=30) as cluster:
+    """A node a run. Jobs over their memory are killed, a silent node is soon down, and a user may have a limit."""
+    knobs = {"nodes": 8, "gpus": 1, "memkill": 1, "deadnode": 10, "killwait": 30, "enforce": 1}
+    with booted(tmp_path_factory.mktemp("slurm"), **knobs) as cluster:
         yield cluster
 
 
@@ -234,6 +238,8 @@ def test_a_run_survives(name, own, project):
         assert (first["how"], first["reason"]) == ("preempted", left_by) and run.repeated() == 0
     assert run.repeated() < 2 * EVERY
     assert name != "full" or told.startswith("error: "), told
+    logs = sorted((run.log.parent / "attempts").glob(f"{run.id}.*.log"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(logs) == run.attempts() and (told is None or logs[0].read_text().splitlines()[-1] == told)
     seconds = (run.folder / "metrics.json").stat().st_mtime - own.began[name]
     survived(CASES[name], "slurm", seen=seen(run, own, told), seconds=seconds, repeated=run.repeated(), same="bit for bit")
 
@@ -256,6 +262,80 @@ def seen(run: Run, session: Session, told: str | None) -> str:
     states = [status for job, status in failed if job in jobs]
     said = f"Snakemake: SLURM status {', '.join(states)}; sent again" if states else "nothing: SLURM starts the job again"
     return "; ".join(filter(None, [said, told]))
+
+
+# --- SLURM takes no job, or answers nothing ------------------------------------------------------------------------------
+
+# Of four jobs it sends one.
+SBATCH = """#!/bin/sh
+echo >> {folder}/calls
+if [ $(($(wc -l < {folder}/calls) % 4)) != 0 ]; then
+    echo 'sbatch: error: Batch job submission failed: Unexpected message received' >&2
+    exit 1
+fi
+exec {program} "$@"
+"""
+# Once, while jobs run, it has none.
+SQUEUE = """#!/bin/sh
+case "$*" in
+*--states=all*)
+    if [ ! -e {folder}/silent ] && [ -n "$(sacct -nXs RUNNING)" ]; then
+        : > {folder}/silent
+        exit 0
+    fi
+    ;;
+esac
+exec {program} "$@"
+"""
+
+
+@contextmanager
+def full_queue(jobs: int) -> Iterator[None]:
+    """The user may have so many jobs in the queue, and these do not begin."""
+    slurm("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={jobs}")
+    slurm("scontrol", "update", "partitionname=scavenge", "state=DOWN")
+    try:
+        yield
+    finally:
+        slurm("scontrol", "update", "partitionname=scavenge", "state=UP")
+
+
+def test_slurm_may_refuse_jobs_and_answer_nothing(cluster, project, tmp_path):
+    """Five runs, and no retry: what bridges it are profiles/slurm/bin/. A Snakemake that is interrupted first leaves no job."""
+    queued = [run for name, run in runs(project, NAMES).items() if name in QUEUED]
+    arguments = [*(run.target for run in queued), "--retries", "0"]
+    for name, text in {"sbatch": SBATCH, "squeue": SQUEUE}.items():
+        (tmp_path / name).write_text(text.format(folder=tmp_path, program=shutil.which(name)))
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SBATCH_PAUSE": "0.2"}
+    waits = "sbatch waits: AssocMaxSubmitJobLimit "
+
+    with full_queue(3):
+        interrupted = Snakemake(project, *arguments, config=config(NAMES), impatient=True, environment={"SBATCH_PAUSE": "1"})
+        wait_until(lambda: waits in interrupted.log.read_text(), "a job that waits to be sent", LIMIT)
+        os.kill(interrupted.process.pid, signal.SIGINT)
+        interrupted.process.wait(60)
+        wait_until(lambda: queue() == [], "an empty queue", 20)
+    before = [training_jobs(run) for run in queued]
+
+    began = time.time()
+    with full_queue(3):
+        snakemake = Snakemake(project, *arguments, config=config(NAMES), impatient=True, environment=environment)
+        wait_until(lambda: waits in snakemake.log.read_text(), "a job that waits to be sent", LIMIT)
+    output = snakemake.end(LIMIT)
+    assert [run.result() for run in queued] == [runs(project, NAMES)["calm"].result()] * len(queued)
+    for run, earlier in zip(queued, before, strict=True):
+        accounted(run, [*earlier, "COMPLETED"])
+    assert {job["JobName"].rsplit(".", 1)[0] for job in accounting()} >= {f"{run.id}.vggt-eth3d" for run in queued}
+    unknown = "sbatch waits: Unexpected message received"
+    slurm("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    assert unknown in output and "failed, SLURM status" not in output
+    assert (tmp_path / "silent").exists()
+    seconds = max((run.folder / "metrics.json").stat().st_mtime for run in queued) - began
+    told = {"seconds": seconds, "repeated": sum(run.repeated() for run in queued), "same": "bit for bit"}
+    survived("submit limit below the number of runs", "slurm", seen=f"{waits}…", **told)
+    survived("sbatch fails in unknown words three times of four", "slurm", seen=f"{unknown}", **told)
+    survived("the queue answers nothing once", "slurm", seen="nothing", **told)
 
 
 # --- the cluster's daemons are away ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import time
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +26,11 @@ NAME = "probe"
 SUBMITIT_ERROR = f"{FailedJobError.__module__}.{FailedJobError.__name__}: "
 MINUTES = 60  # time limit where the profile sets none
 PARAMETERS = {"slurm_partition": "partition", "slurm_account": "account", "constraint": "constraint", "qos": "qos"}
+SUBMIT_LIMIT = "(Max|Grp)Submit"  # in SLURM's words for a limit on the jobs in the queue
+
+
+class _Larger(Exception):
+    """An array has more tasks than a user may have in the queue."""
 
 
 def run_on_slurm(jobs: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) -> Generator[Ended]:
@@ -36,8 +42,8 @@ def run_on_slurm(jobs: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) ->
     """
     sent: dict[submitit.Job, Job] = {}
     try:
-        for array in _arrays(jobs):
-            sent.update(zip(_submit(array, logs, cluster), array, strict=True))
+        for tasks in _sent(jobs, logs, cluster):
+            sent.update(tasks)
         for task, reason in _wait(list(sent), logs):
             yield sent.pop(task), reason
     finally:
@@ -86,6 +92,18 @@ def _arrays(jobs: Sequence[Job]) -> Iterator[list[Job]]:
         yield from (alike[start : start + ARRAY_LIMIT] for start in range(0, len(alike), ARRAY_LIMIT))
 
 
+def _sent(jobs: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) -> Iterator[dict[submitit.Job, Job]]:
+    """The tasks of each array that SLURM has taken. One that is larger than a limit on submitted jobs goes in halves."""
+    waiting = deque(_arrays(jobs))
+    while waiting:
+        array = waiting.popleft()
+        try:
+            yield dict(zip(_submit(array, logs, cluster), array, strict=True))
+        except _Larger:
+            half = len(array) // 2
+            waiting.extendleft([array[half:], array[:half]])
+
+
 def _submit(array: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) -> list[submitit.Job]:
     try:
         executor = SlurmExecutor(folder=logs)
@@ -93,6 +111,8 @@ def _submit(array: Sequence[Job], logs: Path, cluster: Mapping[str, Any]) -> lis
         with executor.batch():
             return [executor.submit(submitit.helpers.CommandFunction(job.command)) for job in array]
     except RuntimeError as error:  # sbatch's refusal, or no SLURM here
+        if len(array) > 1 and re.search(SUBMIT_LIMIT, str(error)):
+            raise _Larger from None
         raise UserError(f"SLURM took no probe: {last_words(str(error))}") from None
 
 
