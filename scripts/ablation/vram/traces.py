@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ablation.canonical import canonical, short_hash
 from ablation.errors import UserError
+from ablation.files import replacing
 from ablation.sweep import Run
 from ablation.vram.affine import along
 from ablation.vram.sharding.rank import as_sharded
@@ -199,16 +200,15 @@ def _arrays(modules: Modules) -> dict[str, NDArray]:
 
 def _save(path: Path, trace: Trace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{id(trace)}.npz")
-    np.savez_compressed(
-        temporary,
-        events=trace.events,
-        sizes=trace.sizes,
-        kinds=trace.kinds,
-        existing=trace.existing,
-        parameters=trace.parameters,
-        at=[mark.event for mark in trace.marks],
-        phases=[mark.phase for mark in trace.marks],
-        **(_arrays(trace.modules) if trace.modules else {}),
-    )
-    temporary.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            events=trace.events,
+            sizes=trace.sizes,
+            kinds=trace.kinds,
+            existing=trace.existing,
+            parameters=trace.parameters,
+            at=[mark.event for mark in trace.marks],
+            phases=[mark.phase for mark in trace.marks],
+            **(_arrays(trace.modules) if trace.modules else {}),
+        )
