@@ -1,6 +1,8 @@
 """A run of two processes, a resumed one, one of another user, one whose clock is set: what they write stays whole."""
 
+import ctypes
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -24,10 +26,12 @@ from ablation.training.history import History
 
 pytestmark = pytest.mark.fault
 NOBODY, GROUP = 61234, 61235  # a user and a group without accounts
+PR_SET_KEEPCAPS, CAPABILITIES_V3, DAC_READ_SEARCH = 8, 0x20080522, 1 << 2  # linux/prctl.h, linux/capability.h
 
 
 @pytest.fixture
 def root(scene_root, vggt, tmp_path) -> Path:
+    """Made, as all else here unless it says so, with the usual umask."""
     os.umask(0o022)
     return prepare(scene_root, vggt, tmp_path)
 
@@ -176,12 +180,19 @@ def test_a_resume_with_nothing_to_cut_does_not_touch_the_history(tmp_path):
 
 
 def as_user(user: int, umask: int) -> None:
-    """The process is another user's, of the same group where this one may be."""
+    """The process is another user's, of the same group, where this one may be so.
+
+    It can read everything, since Python may lie in a folder of this user's, and write what that user can.
+    """
     os.umask(umask)
     if os.getuid() == 0:
+        multiprocessing.current_process()._config.pop("tempdir", None)  # of the process that this one was forked from
+        kernel = ctypes.CDLL(None)
+        kernel.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
         os.setgroups([])
         os.setgid(GROUP)
         os.setuid(user)
+        kernel.capset((ctypes.c_uint32 * 2)(CAPABILITIES_V3, 0), (ctypes.c_uint32 * 6)(DAC_READ_SEARCH, DAC_READ_SEARCH))
 
 
 def shared(folder: Path) -> None:
