@@ -176,7 +176,10 @@ def outside_files(study):
 
 def card_files():
     """What all cards are said to be; a name that there is not is the plan's to tell."""
-    return [path.read_text() for path in config_files(Path("config/hardware")).values()]
+    return [
+        path.read_text(encoding="utf-8")
+        for path in config_files(Path("config/hardware")).values()
+    ]
 
 
 def plan_file(study):
@@ -418,7 +421,7 @@ def on_nodes():
 def failures(wildcards):
     """How often each probe has failed so far: when that grew, there is something to try again."""
     path = Path(f"results/{wildcards.scale}/{wildcards.study}/probe/failures.json")
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def save_studies():

@@ -5,12 +5,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
+import uuid
 from pathlib import Path
 
 
 def git(*arguments):
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode:
         sys.exit(f"error: git {shlex.join(arguments)}: {done.stderr.strip()}")
     return done.stdout.strip()
@@ -33,7 +38,7 @@ def checkout(source):
     target = Path(workflow.sourcecache.cache_path).resolve() / "ablation" / commit
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = tempfile.mkdtemp(prefix=f"{commit}.", dir=target.parent)
+        part = f"{target}.{uuid.uuid4().hex}"
         git("clone", "--quiet", "--no-checkout", str(repository), part)
         git("-C", part, "checkout", "--quiet", "--detach", commit)
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ablation.cli import call
 from ablation.collect import collect, flat_columns
 from ablation.errors import UserError
+from ablation.files import write_bytes, write_text
 
 
 def main() -> None:
@@ -21,8 +22,8 @@ def main() -> None:
     if table["outcome"].isin(["invalid", "not run"]).all():
         reasons = "\n".join(f"  {count} run(s): {reason}" for reason, count in table["reason"].value_counts().items())
         raise UserError(f"none of the {len(table)} runs could be submitted:\n{reasons}\n  details: {args.plan}")
-    table.to_parquet(args.parquet, index=False)
-    flat_columns(table).to_csv(args.csv, index=False)
+    write_bytes(args.parquet, table.to_parquet(index=False))
+    write_text(args.csv, flat_columns(table).to_csv(index=False))
 
 
 if __name__ == "__main__":

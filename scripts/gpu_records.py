@@ -100,7 +100,7 @@ def _started(files: dict[str, Path], name: str, device: torch.device, output: Pa
     arguments = [f"--{key}={path}" for key, path in files.items()]
     command = [sys.executable, str(ROOT / "scripts/measure_step.py"), *arguments]
     command += [f"--name={name}", f"--device={device.type}", f"--output={output}"]
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
 
@@ -112,8 +112,11 @@ def _measured(process: subprocess.Popen, output: Path, log: Path, seconds: float
         process.kill()
         return {"outcome": "failed", "reason": "the time was over"}
     if process.returncode or not output.is_file():
-        return {"outcome": "failed", "reason": (log.read_text().strip().splitlines() or ["it said nothing"])[-1]}
-    return json.loads(output.read_text())
+        return {
+            "outcome": "failed",
+            "reason": (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1],
+        }
+    return json.loads(output.read_text(encoding="utf-8"))
 
 
 def _predicted(run: Run, card: Card, device: torch.device, capped: bool) -> dict[str, Any]:

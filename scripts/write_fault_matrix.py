@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("records", type=Path, help="the file that FAULT_MATRIX named")
     parser.add_argument("--output", type=Path, default=Path("docs/faults.md"))
     args = parser.parse_args()
-    rows = [json.loads(line) for line in args.records.read_text().splitlines()]
+    rows = [json.loads(line) for line in args.records.read_text(encoding="utf-8").splitlines()]
     write_text(args.output, HEAD + table(rows))
     print(table(rows))
 

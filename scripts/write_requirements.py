@@ -47,7 +47,7 @@ def main() -> None:
         if other != pins:
             unlike = ", ".join(sorted(pin.split()[0] for pin in {*pins} ^ {*other}))
             raise UserError(f"Python {python} needs other packages than {PYTHONS[0]} ({unlike}); the lists are for all")
-    direct = {line.split("==")[0] for line in (root / "requirements.in").read_text().splitlines()} - {"torch"}
+    direct = {line.split("==")[0] for line in (root / "requirements.in").read_text(encoding="utf-8").splitlines()} - {"torch"}
     build = [pin for pin in pins if OF_PYTORCH.match(pin) and pin.split("==")[0] not in direct]
     common = [pin for pin in pins if pin not in build]
     torch = next(pin for pin in build if pin.startswith("torch=="))
@@ -63,11 +63,14 @@ def resolve(root: Path, python: str) -> list[str]:
     """All pins for a Python in order of name, each with its hashes in pip's form, by uv, which keeps the present versions."""
     with tempfile.TemporaryDirectory() as folder:
         pinned = Path(folder) / "pinned.txt"
-        pinned.write_text("".join((root / name).read_text() for name in (COMMON, CUDA) if (root / name).exists()))
+        pinned.write_text(
+            "".join((root / name).read_text(encoding="utf-8") for name in (COMMON, CUDA) if (root / name).exists()),
+            encoding="utf-8",
+        )
         command = ["-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate"]
         where = ["--python-version", python, "--python-platform", PLATFORM]
         run([*command, *where, "--output-file", str(pinned), str(root / "requirements.in")])
-        return re.split(r"(?m)^(?=\w)", pinned.read_text())[1:]
+        return re.split(r"(?m)^(?=\w)", pinned.read_text(encoding="utf-8"))[1:]
 
 
 def cpu_build(torch: str) -> tuple[list[str], str]:
@@ -94,7 +97,7 @@ def cpu_build(torch: str) -> tuple[list[str], str]:
 
 def run(arguments: list[str]) -> None:
     """Run a program of this environment; its last line is the UserError's when it fails."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise UserError(f"{' '.join(arguments[:3])}: {done.stderr.strip().splitlines()[-1]}")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -145,6 +146,24 @@ def test_attempts_energy_and_times_come_from_the_journal(tmp_path, trained, demo
     killed = manifest_of(run, {**around, "device": {"type": "cuda"}}, {}, [*attempts, *journal.attempts("other")], {})
     assert (on_cpu["energy_j"], on_gpu["energy_j"], killed["energy_j"]) == (None, 42.5, None)
     assert "alice" not in json.dumps(on_gpu) and killed["times"]["end"] is None
+
+
+def test_durations_do_not_follow_a_clock_that_is_set(tmp_path, demo_study, monkeypatch):
+    """What older versions noted has no ``seconds``: it is read by the times, where these can be true."""
+    journal, (run, *_), around, now = Journal(tmp_path), expand(demo_study, "s"), surroundings("cpu"), time.time()
+
+    def seconds():
+        return manifest_of(run, around, {}, journal.attempts("mine"), {})["times"]["seconds"]
+
+    for after in (0, -86400):
+        monkeypatch.setattr(time, "time", lambda at=now + after: at)
+        journal.start("mine", []) if after == 0 else journal.end("completed")
+    assert journal.attempts("mine")[0]["end"] < journal.attempts("mine")[0]["begin"] and 0 <= seconds() < 60
+    events = [{"event": "start", "settings": "mine", "time": 10.0}, {"event": "end", "how": "completed", "time": 12.5}]
+    journal.path.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    assert seconds() == 2.5
+    journal.path.write_text("".join(f"{json.dumps(event)}\n" for event in (events[0], {**events[1], "time": 9.0})))
+    assert seconds() is None
 
 
 def test_the_card_beside_an_adapter_may_change(tmp_path):

@@ -1,6 +1,7 @@
 """What saves memory in the passes of a step changes no bit of losses and gradients: recomputing, and weights in host memory."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import small_vggt
@@ -117,6 +118,10 @@ def test_modules_that_are_not_there_are_told():
         network(demo("vggt-eth3d", host=["camera_haed"]))
 
 
+def marks(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
 def test_auto_takes_the_fewest_blocks_that_fit(tmp_path):
     """As the trainer finds it, by itself or from what the plan has kept."""
     run, lines = demo("vggt-eth3d", gradient_checkpointing="auto"), []
@@ -132,8 +137,9 @@ def test_auto_takes_the_fewest_blocks_that_fit(tmp_path):
             assert predictor(run).verdict == "fits"
             assert count == 0 or predictor(run.recomputing(count - 1)).verdict != "fits"
         lines.append(count)
-        kept = Predictor([run], card(gib), tmp_path)
+        kept, written = Predictor([run], card(gib), tmp_path), marks(tmp_path)
         assert kept.settled(run) == settled and kept.traces.traced == 0
+        assert marks(tmp_path) == written, "what is known is read, by many jobs at once, and not written"
     assert 1 < lines[2] <= 3
 
 

@@ -17,14 +17,17 @@ class Journal:
     Events: ``start`` (``attempt``, ``settings``: a hash of what is trained, ``host``, ``process``, ``slurm_job``, ``gpus``);
     ``train`` (``step``: steps that are done, ``total_steps``, ``repeats``: steps that an attempt before had taken further);
     ``end`` (``how``: completed, oom, diverged, failed or preempted; ``reason``; ``energy_j`` of its GPUs, None where they do
-    not tell; ``packed``: runs on its GPU at a time, at most). ``time`` is in Unix seconds.
+    not tell; ``packed``: runs on its GPU at a time, at most; ``seconds`` since the start, by a clock that nobody sets; absent
+    from what older versions wrote). ``time`` is in Unix seconds, by the machine's clock, which may be set meanwhile.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / "state" / "attempts.jsonl"
+        self._begun: float | None = None
 
     def start(self, settings: str, gpus: list[str]) -> None:
         """An attempt begins."""
+        self._begun = time.monotonic()
         number = 1 + sum(event["event"] == "start" for event in self.events())
         where = {"host": socket.gethostname(), "process": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
         self._append(event="start", attempt=number, settings=settings, **where, gpus=gpus)
@@ -35,13 +38,14 @@ class Journal:
 
     def end(self, how: str, reason: str = "", energy: float | None = None, packed: int = 1) -> None:
         """It ends. A full disk may forget that, and nothing else for it."""
+        took = None if self._begun is None else round(time.monotonic() - self._begun, 3)
         with suppress(OSError):
-            self._append(event="end", how=how, reason=reason, energy_j=energy, packed=packed)
+            self._append(event="end", how=how, reason=reason, energy_j=energy, packed=packed, seconds=took)
 
     def events(self) -> list[Event]:
         """All events, oldest first; a line that a crash has torn is none."""
         try:
-            lines = self.path.read_text(errors="replace").splitlines()
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return []
         found = []
@@ -62,15 +66,18 @@ class Journal:
         return {"count": count, "repeated_steps": repeated}
 
     def attempts(self, settings: str) -> list[Event]:
-        """Each attempt with these settings: ``begin``, ``end`` (None: it was killed), ``how``, ``energy_j``, ``packed``."""
+        """Each attempt with these settings: ``begin``, ``end`` (None: it was killed), ``seconds`` from one to the other,
+
+        ``how``, ``energy_j``, ``packed``. ``seconds`` is None where it was killed, and where only a clock tells that was set.
+        """
         found: list[Event] = []
-        unknown = {"end": None, "how": "killed", "energy_j": None, "packed": None}
+        unknown = {"end": None, "seconds": None, "how": "killed", "energy_j": None, "packed": None}
         for event in self.events():
             if event["event"] == "start":
                 found.append({"begin": event["time"], **unknown, "ours": event.get("settings") == settings})
             elif event["event"] == "end" and found:
                 told = {name: event.get(name) for name in ("how", "energy_j", "packed")}
-                found[-1].update(end=event["time"], **told)
+                found[-1].update(end=event["time"], seconds=_seconds(found[-1]["begin"], event), **told)
         return [one for one in found if one.pop("ours")]
 
     def _append(self, **event: Any) -> None:
@@ -80,3 +87,11 @@ class Journal:
                 file.seek(-1, os.SEEK_END)
             torn = bool(file.tell()) and file.read(1) != b"\n"
             file.write(b"\n" * torn + json.dumps({**event, "time": round(time.time(), 3)}).encode() + b"\n")
+
+
+def _seconds(begin: float, end: Event) -> float | None:
+    """How long an attempt took; an older version noted but the times."""
+    if end.get("seconds") is not None:
+        return end["seconds"]
+    span = end["time"] - begin
+    return span if span >= 0 else None

@@ -1,5 +1,6 @@
 """What the scripts share: arguments read as JSON or files, and errors as one line instead of a traceback."""
 
+import io
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ablation.errors import UserError
-from ablation.files import NO_SPACE
+from ablation.files import NO_RIGHT, NO_SPACE
 from ablation.yamlfile import load_yaml
 
 USER_ERROR = 2
@@ -18,20 +19,37 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def call(main: Callable[[], None]) -> None:
-    """Run ``main``; a :class:`UserError`, a full disk or host memory becomes a message and exit status 2."""
+    """Run ``main``; a :class:`UserError`, a full disk or host memory becomes a message and exit status 2.
+
+    So does a file that the user has no right to.
+    """
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")  # what its character set lacks, as in what is logged
     try:
         main()
     except UserError as error:
         _say(str(error))
     except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        _say(f"{error.filename or 'writing'}: {error.strerror}; make room and start the workflow again")
+        if error.errno in NO_SPACE:
+            _say(f"{error.filename or 'writing'}: {error.strerror}; make room and start the workflow again")
+        if error.errno in NO_RIGHT and error.filename:
+            _say(f"{error.filename}: {error.strerror}: {_whose(error.filename)}")
+        raise
     except (MemoryError, RuntimeError) as error:
         if not is_host_full(error):
             raise
         _say(f"host memory is full ({error}); ask for more (compute.mem_gib of the study), or for fewer compute.workers")
+
+
+def _whose(path: str) -> str:
+    """What a user can do who may not read or write ``path``."""
+    there = next((one for one in (Path(path), *Path(path).parents) if os.access(one, os.F_OK)), Path("/"))
+    user, owner = os.getuid(), there.stat().st_uid
+    return (
+        f"this is user {user}, and {there} belongs to user {owner}, who can let the group write (umask 002, chmod -R g+w);"
+        " or work in a copy of your own"
+    )
 
 
 def is_host_full(error: MemoryError | RuntimeError) -> bool:
@@ -46,7 +64,7 @@ def _say(text: str) -> NoReturn:
 
 def log_to(path: Path) -> None:
     """Append the log to a file as well."""
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logging.getLogger().addHandler(handler)
 

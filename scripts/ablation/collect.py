@@ -56,7 +56,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     if not path.is_file():
         return {"outcome": "not run"}
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     formats.check(path, content.get(formats.KEY))
     row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss")}
     row.update(_origin(folder / "manifest.json"))
@@ -84,7 +84,7 @@ def _origin(path: Path) -> dict[str, Any]:
     """On which machine and by which code a run was trained; ``gpu``: the name of its GPU."""
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     found = {name: content.get(name) for name in ORIGIN} | {name: content["packages"].get(name) for name in PACKAGES}
     return {"gpu": content["device"].get("name"), **_flat("origin", {**found, **content["code"], "device": content["device"]})}
 

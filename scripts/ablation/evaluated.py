@@ -28,7 +28,7 @@ class Evaluated:
     def found(self) -> dict[str, Any] | None:
         """What was found and not published; None where nothing was."""
         try:
-            content = json.loads(self.path.read_text())
+            content = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return content["found"] if content.get("fingerprint") == self.fingerprint else None
@@ -39,7 +39,7 @@ class Evaluated:
         The training is published already. ``base``: ``metrics.json`` of the pretrained model.
         """
         paths = (self.folder / "training.json", self.folder / "manifest.json", base)
-        training, manifest, before = (json.loads(path.read_text()) for path in paths)
+        training, manifest, before = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
         was = {"metrics_before": before["metrics"], "items_before": before["items"]}
         record = {**training, "axes": self.run.axes, **self.found(), **was}
         write_card(self.run, self.folder, record, manifest)

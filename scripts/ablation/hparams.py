@@ -24,7 +24,7 @@ def write_hparams(
     All runs of a study name the same columns: TensorBoard takes them from whichever run it reads first.
     """
     for old in folder.glob(f"*{SUFFIX}"):
-        old.unlink()
+        old.unlink(missing_ok=True)
     names = [*(f"metric/{metric.name}" for metric in metrics), *COSTS]
     labels = [*(f"{m.label}{', ' + m.unit if m.unit else ''}" for m in metrics), *COSTS.values()]
     columns = [summary_v2.HParam(axis) for axis in (*axes, OUTCOME)]

@@ -10,17 +10,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ablation import leave
 from ablation.errors import UserError
-from ablation.locks import POLL_SECONDS, try_lock
+from ablation.locks import POLL_SECONDS, is_at, try_lock
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 300.0  # by the clock of the job that waits, since clocks of machines differ
 FILE = "lease.json"
+LENGTH = 200  # bytes
 HELD = "ABLATION_LEASE"  # environment variable of all processes of the holder: which file it locked
 
 
@@ -41,7 +42,7 @@ def hold_if_free(folder: Path) -> Iterator[bool]:
     descriptor = try_lock(path)
     if descriptor is None:
         yield False
-    elif os.fstat(descriptor).st_ino != _identity(path):  # taken over just now
+    elif not is_at(descriptor, path):  # taken over just now
         os.close(descriptor)
         yield False
     else:
@@ -76,15 +77,20 @@ def _holding(descriptor: int) -> Iterator[None]:
 
 def check(folder: Path) -> None:
     """Raise :class:`UserError` if another job has taken over the lease that this process, or the one that started it, holds."""
-    held = os.environ.get(HELD)
-    if held is not None and held != str(_identity(folder / "state" / FILE)):
+    held = mark()
+    if held and held != str(_identity(folder / "state" / FILE)):
         raise UserError(f"{folder}: this job gave no sign of life for long and another has taken over its run; it ends here")
+
+
+def mark() -> str:
+    """What all processes of the holder call the lease, and no other holder of it does; empty without a lease."""
+    return os.environ.get(HELD, "")
 
 
 def holder(path: Path) -> dict[str, Any]:
     """What a lease file says: ``host``, ``process``, ``slurm_job``, ``since`` and ``beat`` (Unix seconds); {} if unreadable."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -95,7 +101,7 @@ def _wait(path: Path, say) -> int:
     while True:
         descriptor = try_lock(path)
         if descriptor is not None:
-            if os.fstat(descriptor).st_ino == _identity(path):
+            if is_at(descriptor, path):
                 return descriptor
             os.close(descriptor)  # a lease that was taken over just now
             continue
@@ -138,9 +144,10 @@ def _beat(descriptor: int, done: threading.Event) -> None:
     """Write the holder into its file, and again every few seconds: by the descriptor, so never into a successor's."""
     who = {"host": socket.gethostname(), "process": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
     since = time.time()
-    os.truncate(descriptor, 0)
     while True:
-        text = json.dumps({**who, "since": round(since, 3), "beat": round(time.time(), 3)})
-        os.pwrite(descriptor, text.ljust(200).encode(), 0)  # one length: nobody reads half of two
+        text = json.dumps({**who, "since": round(since, 3), "beat": round(time.time(), 3)}).ljust(LENGTH).encode()
+        with suppress(OSError):  # a full disk must not end the signs of life
+            os.pwrite(descriptor, text, 0)  # in one piece, over what is there: nobody reads half, nor nothing
+            os.ftruncate(descriptor, len(text))
         if done.wait(BEAT_SECONDS):
             return

@@ -24,8 +24,16 @@ def wait_lock(path: Path) -> int:
     return _lock(path, fcntl.LOCK_EX)
 
 
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether a lock that was got is on the file that is at ``path`` now, not on one that was removed or replaced."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
 def _lock(path: Path, how: int) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # as open() does: the umask says who may
     try:
         fcntl.flock(descriptor, how)
     except BlockingIOError:

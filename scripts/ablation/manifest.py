@@ -19,7 +19,8 @@ device         ``type`` (cpu or cuda), ``threads`` a process; of a GPU ``name``,
 host, slurm_job, slurm_array, slurm_partition           where; None without SLURM
 attempts       each ``{begin, end, how, energy_j, packed}``; ``end`` is None and ``how`` killed where nothing more was heard;
                ``packed``: how many runs were on its GPU at a time, at most (``compute.pack``)
-times          ``begin`` of the first attempt, ``end`` of the last, ``seconds`` of all that ended
+times          ``begin`` of the first attempt, ``end`` of the last, by the machine's clock; ``seconds`` of all that ended,
+               whatever that clock did meanwhile; None where nothing else tells
 energy_j       of its GPUs over all attempts, in J; None where a GPU or an attempt does not tell, on several nodes, on a CPU,
                or beside other runs
 files          what was saved and can be made again: path in the run's folder -> SHA-256; ``history.csv``, and
@@ -34,12 +35,11 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from ablation.canonical import short_hash
 from ablation.errors import UserError
-from ablation.files import digest
+from ablation.files import digest, write_text
 from ablation.formats import KEY, SCHEMA, check
 from ablation.seal import FILE as SEAL
 from ablation.seal import files_of
@@ -72,7 +72,7 @@ def manifest_of(
         }
         for one in attempts
     ]
-    energies, spans = [one["energy_j"] for one in told], [one for one in attempts if one["end"] is not None]
+    energies, spans = [one["energy_j"] for one in told], [one["seconds"] for one in attempts if one["end"] is not None]
     return {
         KEY: SCHEMA,
         "run": run.id,
@@ -85,7 +85,7 @@ def manifest_of(
         "times": {
             "begin": told[0]["begin"] if told else None,
             "end": told[-1]["end"] if told else None,
-            "seconds": round(sum(one["end"] - one["begin"] for one in spans), 3),
+            "seconds": None if None in spans else round(sum(spans), 3),
         },
         "energy_j": round(sum(energies), 1) if energies and None not in energies else None,
         "files": files,
@@ -133,7 +133,7 @@ def files_in(folder: Path, saved: str | None) -> dict[str, str]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """A manifest of any schema there was. Raises :class:`UserError` for what is none."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a manifest ({error})") from None
     if not isinstance(content, dict) or not isinstance(content.get(KEY), int):
@@ -155,17 +155,14 @@ def _remembered(path: Path, known: Path | None) -> str | None:
         return digest(path)
     note = known / short_hash([str(path.resolve()), status.st_size, status.st_mtime_ns], 32)
     try:
-        return note.read_text()
+        return note.read_text(encoding="utf-8")
     except OSError:
         if status.st_size > LARGE:
             log.warning("reading %s (%.1f GiB) once, to know it by its content", path, status.st_size / 2**30)
         found = digest(path)
     if found is None:
         return None
-    known.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=known, delete=False) as file:  # others may write the same at the same time
-        file.write(found)
-    Path(file.name).replace(note)
+    write_text(note, found)
     return found
 
 

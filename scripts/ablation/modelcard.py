@@ -58,7 +58,9 @@ def card(run: Run, folder: Path, record: Mapping[str, Any], manifest: Mapping[st
         "origin": _origin(manifest),
         "packages": manifest.get("packages", {}),
     })  # fmt: skip
-    form = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
+    form = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(
+        TEMPLATE.read_text(encoding="utf-8")
+    )
     return ModelCard(form.render(card_data=data.to_yaml(), run=run, adapter=adapter, **_one_line(told)))
 
 

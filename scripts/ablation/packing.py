@@ -46,5 +46,5 @@ def predicted_gib(plan: Path, run: str) -> float | None:
 
 @cache
 def _fitting(plan: Path, changed: int) -> dict[str, float]:
-    with plan.open(newline="") as file:
+    with plan.open(newline="", encoding="utf-8") as file:
         return {row["run"]: float(row["predicted_gib"]) for row in csv.DictReader(file) if row["verdict"] == "fits"}

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ablation.files import write_text
+
 EVERY_SECONDS = 1.0
 LATE_STEPS = 20  # whose median is the present speed
 
@@ -41,8 +43,5 @@ class Progress:
 
     def _replace(self, content: dict[str, Any]) -> None:
         """Not synced, and a full disk is no reason to stop: only the view is lost."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
         with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content))
-            temporary.replace(self.path)
+            write_text(self.path, json.dumps(content), durable=False)

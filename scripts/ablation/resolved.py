@@ -26,7 +26,7 @@ def save_study(path: Path, name: str, study: Study) -> None:
 def load_study(path: Path) -> tuple[str, Study]:
     """Name and study of a file that :func:`save_study` wrote."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a resolved study ({error})") from None
     name, study = (content.get(key) if isinstance(content, dict) else None for key in ("name", "study"))

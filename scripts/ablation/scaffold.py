@@ -44,14 +44,17 @@ def new_system(name: str, root: Path) -> list[Path]:
     if (root / "scripts/ablation/systems" / name).exists() or (root / f"scripts/ablation/systems/{name}.py").exists():
         raise UserError(f"NAME={name!r}: scripts/ablation/systems has that already; take another name")
     templates = root / "resources/templates"
-    files = {f"scripts/ablation/systems/{name}/{path.name}": path.read_text() for path in (templates / "system").glob("*.py")}
+    files = {
+        f"scripts/ablation/systems/{name}/{path.name}": path.read_text(encoding="utf-8")
+        for path in (templates / "system").glob("*.py")
+    }
     files |= {
         f"config/studies/{name}.yaml": _template(root, "system.yaml"),
         f"tests/test_{name}_system.py": _template(root, "system_test.py"),
     }
     written = _write(root, {path: text.replace(NEW_SYSTEM, name) for path, text in files.items()})
     registry = root / "scripts/ablation/systems/__init__.py"
-    write_text(registry, registered(registry.read_text(), name))
+    write_text(registry, registered(registry.read_text(encoding="utf-8"), name))
     return [*written, registry]
 
 

@@ -19,7 +19,7 @@ def seal(folder: Path) -> None:
 def sealed(folder: Path) -> dict[str, str] | None:
     """SHA-256 of each file as it was sealed; None where there is no seal."""
     try:
-        return json.loads((folder / FILE).read_text())
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
 

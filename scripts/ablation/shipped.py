@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ablation.files import replace_folder
+from ablation.files import replace_folder, replacing
 
 HOME = Path(__file__).parents[2]
 RESOURCES = "resources"
@@ -44,6 +44,5 @@ def _copy(source: Path, target: Path) -> None:
         with replace_folder(target) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True)
     else:
-        temporary = target.with_name(f".{target.name}.tmp")
-        shutil.copy2(source, temporary)
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            shutil.copy2(source, temporary)

@@ -77,7 +77,7 @@ def speeds(runs: Sequence[Run], measured: Callable[[Run], float | None], flops: 
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -6,13 +6,12 @@ again when the change is taken back.
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ablation.changes import changed_inputs, changed_settings
-from ablation.files import write_json
+from ablation.files import remove_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class State:
         """Remove what was set aside, and say so: the run has its result."""
         for folder in sorted(self.path.glob(f"{ASIDE}*")):
             log.info("%s: removed, since the run has ended with the settings that it has now", folder)
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
     def _set_aside(self, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
         if not (left := list(self._left())):
@@ -105,7 +104,7 @@ class State:
 def _move(path: Path, target: Path) -> None:
     """By renaming; what is there already is of the same training, and older."""
     if target.is_dir():
-        shutil.rmtree(target)
+        remove_folder(target)
     path.replace(target)
 
 

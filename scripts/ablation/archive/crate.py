@@ -81,7 +81,7 @@ class StudyCrate:
     def __init__(self, folder: Path, sums: Mapping[str, str], told: Told):
         self.folder, self.sums, self.told = folder, sums, told
         self.name, scale = name_and_scale(folder / STUDY)
-        self.study = json.loads((folder / STUDY).read_text())["study"]
+        self.study = json.loads((folder / STUDY).read_text(encoding="utf-8"))["study"]
         self.runs = {run: _read(folder / "runs" / run) for run in runs(folder)}
         self.span = _span(self.runs.values())
         self.crate = ROCrate(version="1.1")
@@ -225,7 +225,7 @@ class StudyCrate:
 def _read(folder: Path) -> dict[str, Any]:
     """What a run's folder says of it; what is not there is empty."""
     found = {name: folder / f"{name}.json" for name in ("manifest", "training")}
-    return {name: json.loads(path.read_text()) if path.is_file() else {} for name, path in found.items()}
+    return {name: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {} for name, path in found.items()}
 
 
 def _span(known: Iterable[Mapping[str, Any]]) -> tuple[str | None, str | None]:

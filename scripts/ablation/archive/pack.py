@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from ablation.files import digest, sync, write_text
+from ablation.files import digest, replacing, write_text
 
 SUMS = "SHA256SUMS"  # as sha256sum -c reads it
 Said = Callable[[int], object]  # told how many bytes were done
@@ -36,24 +36,18 @@ def pack(folder: Path, output: Path, top: str, when: int, said: Said = lambda do
     """
     names = sorted(files_of(folder), key=lambda name: (name != SUMS, name))
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        with (
-            temporary.open("wb") as raw,
-            gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=when) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
-        ):
-            for name in names:
-                path = folder / name
-                member = tarfile.TarInfo(f"{top}/{name}")
-                member.size, member.mtime, member.mode = path.stat().st_size, when, 0o644
-                with path.open("rb") as file:
-                    tar.addfile(member, _Told(file, said))
-        sync(temporary)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(output.parent)
+    with (
+        replacing(output) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=when) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name in names:
+            path = folder / name
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size, member.mtime, member.mode = path.stat().st_size, when, 0o644
+            with path.open("rb") as file:
+                tar.addfile(member, _Told(file, said))
 
 
 class _Told:

@@ -17,7 +17,7 @@ from ablation.report.writing import write_report
 from ablation.yamlfile import dump_yaml, load_yaml
 
 STRUCTURED = {
-    ".json": (lambda path: json.loads(path.read_text()), lambda value: json.dumps(value, indent=1) + "\n"),
+    ".json": (lambda path: json.loads(path.read_text(encoding="utf-8")), lambda value: json.dumps(value, indent=1) + "\n"),
     ".yaml": (load_yaml, dump_yaml),
 }  # whose texts may be escaped or folded: how to read and to write them
 PLAIN = {".csv", ".md", ".txt", ".tex", ".svg"}  # read as text, whatever they say
@@ -33,7 +33,7 @@ def staged(folder: Path) -> Iterator[Path]:
     report is not the study's own.
     """
     names, (name, scale) = contents(folder), name_and_scale(folder / STUDY)
-    private = Private(json.loads((folder / STUDY).read_text()))
+    private = Private(json.loads((folder / STUDY).read_text(encoding="utf-8")))
     with TemporaryDirectory() as place:
         inside = Path("results", scale, name)
         target = Path(place) / inside
@@ -67,7 +67,7 @@ def _changed(source: Path, private: Private) -> bytes | None:
     if source.name == RUNS_TABLE:
         return _changed_table(read_runs(source), private)
     if source.suffix in PLAIN:
-        before = source.read_text()
+        before = source.read_text(encoding="utf-8")
         return text.encode() if (text := private.text(before)) != before else None
     if source.suffix not in STRUCTURED:
         return None

@@ -43,7 +43,7 @@ class Cache:
         self._cuts: list[list[str]] = []
         self._computed: dict[tuple[int, ...], set[tuple[int, int]]] = {}
         try:
-            index = json.loads((folder / INDEX).read_text())
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             if different := sorted(key for key in identity if index["identity"].get(key) != identity[key]):
                 raise ValueError(f"made with another {', '.join(different)}")
             if (folder / OUTPUTS).stat().st_size != index["bytes"]:

@@ -42,7 +42,7 @@ class Saving:
         name = short_hash([inputs, cuts, versions(run.settings.system)], 24)
         kept = None if self._folder is None else self._folder / f"{name}.json"
         try:
-            found = json.loads(kept.read_text()) if kept else None
+            found = json.loads(kept.read_text(encoding="utf-8")) if kept else None
         except (OSError, ValueError):
             found = None
         if found is None:

@@ -39,7 +39,10 @@ def run_locally(jobs: Sequence[Job], logs: Path, at_a_time: int) -> Generator[En
                 running[_start(job, logs)] = job
             for process in [process for process in running if process.poll() is not None]:
                 job = running.pop(process)
-                yield job, _failure(process.returncode, (logs / f"{job.name}.log").read_text(errors="replace"))
+                yield (
+                    job,
+                    _failure(process.returncode, (logs / f"{job.name}.log").read_text(encoding="utf-8", errors="replace")),
+                )
             time.sleep(POLL_SECONDS)
     finally:
         for process in running:
@@ -50,7 +53,7 @@ def run_locally(jobs: Sequence[Job], logs: Path, at_a_time: int) -> Generator[En
 
 def _start(job: Job, logs: Path) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    with (logs / f"{job.name}.log").open("w") as log:
+    with (logs / f"{job.name}.log").open("w", encoding="utf-8") as log:
         return subprocess.Popen(job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 

@@ -50,13 +50,13 @@ class Prober:
         return self.folder / f"{name}.json"
 
     def _read(self, name: str) -> Record:
-        return json.loads(self._file(name).read_text())
+        return json.loads(self._file(name).read_text(encoding="utf-8"))
 
     def _failed(self, name: str, reason: str) -> Record:
         """Counts the failure in a file: by that the workflow knows that there is something to try again."""
         log.warning("%s failed: %s", name, reason)
         path = self.folder / FAILURES
-        counts = json.loads(path.read_text()) if path.is_file() else {}
+        counts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         write_json(path, {**counts, name: counts.get(name, 0) + 1})
         return {"outcome": "failed", "reason": reason}
 

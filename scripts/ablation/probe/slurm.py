@@ -79,7 +79,7 @@ def _patience(task: submitit.Job) -> float:
 def _queue() -> set[str] | None:
     """Ids of this user's probes that wait or run; None while the controller does not answer."""
     command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--name", NAME, "--format", "%i"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     return None if done.returncode else set(done.stdout.split())
 
 
@@ -172,5 +172,5 @@ def _loss(task: submitit.Job) -> str:
     began = task.paths.stdout.is_file()
     unknown = "left the queue while it ran" if began else "left the queue unrun; cancelled?"
     state = task.get_info(mode="force").get("State", unknown)
-    said = error_line(task.paths.stdout.read_text(errors="replace")) if began else None
+    said = error_line(task.paths.stdout.read_text(encoding="utf-8", errors="replace")) if began else None
     return f"SLURM: {state}{f' ({said})' if said else ''}"

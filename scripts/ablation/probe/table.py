@@ -15,7 +15,7 @@ PREDICTED = "predicted_"  # how the plan's columns of predictions begin
 
 def read_plan(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a plan by their run."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return {row["run"]: row for row in csv.DictReader(file)}
 
 

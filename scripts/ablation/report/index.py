@@ -40,7 +40,7 @@ class StudyEntry:
 
 def index_page(studies: Sequence[StudyEntry]) -> str:
     """The HTML of the index."""
-    style = (HERE / "page.css").read_text()
+    style = (HERE / "page.css").read_text(encoding="utf-8")
     return environment().get_template("index.html.j2").render(studies=studies, style=style, policy=policy(style))
 
 

@@ -92,5 +92,5 @@ def _claims(study: Study, folder: Path) -> Table | None:
     path = folder / "claims.csv"
     if study.claims is None or not path.is_file():
         return None
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return claim_table(list(csv.DictReader(file)))

@@ -1,15 +1,15 @@
 """Checkpoints from which a run continues bit for bit: written whole, checked when read, the last good one always kept."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ablation import lease
 from ablation.errors import UserError
-from ablation.files import NO_SPACE, digest, replace_folder, sync, unfinished
+from ablation.files import NO_SPACE, digest, put_folder, remove_folder, sync
 from ablation.training.processes import Place
 
 SHARED, MARKER = "state.pt", "DONE"
@@ -40,12 +40,13 @@ class Checkpoints:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            shutil.rmtree(unfinished(path), ignore_errors=True)
+            self._give_up(path)
             raise UserError(
                 f"{path}: no room for the checkpoint ({error.strerror}); {self._good()}. Make room and start the workflow again"
             ) from None
-        for old in self._steps()[: -self.keep]:
-            shutil.rmtree(self._path(old))
+        if self.where.first:  # alone: the others neither remove nor list what is removed meanwhile
+            for old in self._steps()[: -self.keep]:
+                remove_folder(self._path(old))
 
     def latest(self, complain, last: int | None = None) -> State | None:
         """The newest state that is whole and of this run, after ``last`` steps at most; ``complain`` is told of each other."""
@@ -60,18 +61,30 @@ class Checkpoints:
         return None
 
     def _fill(self, path: Path, shared: State, own: State) -> None:
-        if not self.where.first:
-            self.wait()
-            _write(own, unfinished(path) / self._own)
-            self.wait()
-            return
-        with replace_folder(path) as temporary:
-            self.wait()
+        temporary, first = self._unfinished(path), self.where.first
+        if first:
+            remove_folder(temporary)
+            temporary.mkdir(parents=True)
+        self.wait()
+        if first:
             _write(shared, temporary / SHARED)
-            _write(own, temporary / self._own)
-            self.wait()
+        _write(own, temporary / self._own)
+        self.wait()
+        if first:
             digests = {file.name: digest(file) for file in sorted(temporary.iterdir())}
-            (temporary / MARKER).write_text(json.dumps({"fingerprint": self.fingerprint, "sha256": digests}))
+            (temporary / MARKER).write_text(json.dumps({"fingerprint": self.fingerprint, "sha256": digests}), encoding="utf-8")
+            put_folder(temporary, path)
+
+    def _give_up(self, path: Path) -> None:
+        """Make room. The first process still writes when another gives up: what it leaves, the next attempt removes."""
+        if self.where.first:
+            remove_folder(self._unfinished(path))
+        else:
+            (self._unfinished(path) / self._own).unlink(missing_ok=True)
+
+    def _unfinished(self, path: Path) -> Path:
+        """The folder that all processes of the job fill before it becomes ``path``; another job, taking over, has its own."""
+        return path.with_name(f".{path.name}.{lease.mark()}.tmp")
 
     def _good(self) -> str:
         """The newest whole one, in words."""
@@ -81,6 +94,11 @@ class Checkpoints:
     @property
     def _own(self) -> str:
         return f"process-{self.where.rank}.pt"
+
+    def remove_unfinished(self) -> None:
+        """Remove what was cut short while it was written. For the first process."""
+        for left in self.folder.glob(".step-*"):
+            remove_folder(left)
 
     def _problem(self, path: Path) -> str | None:
         marker = _marker(path)
@@ -101,7 +119,7 @@ class Checkpoints:
 def _marker(path: Path) -> dict[str, Any] | None:
     """The marker of a checkpoint; None where it is missing or unreadable."""
     try:
-        marker = json.loads((path / MARKER).read_text())
+        marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     known = isinstance(marker, dict) and "fingerprint" in marker and isinstance(marker.get("sha256"), dict)

@@ -22,7 +22,7 @@ SENT = ("fits", "tight")  # verdicts of the plan
 def companions_of(run: Run, study: Path, plan: Path) -> list[Run]:
     """Others of the resolved ``study`` that may follow ``run``: those that read the same, and that the ``plan`` sends."""
     try:
-        with plan.open(newline="") as file:
+        with plan.open(newline="", encoding="utf-8") as file:
             sent = {row["run"] for row in csv.DictReader(file) if row["verdict"] in SENT}
     except OSError:
         return []

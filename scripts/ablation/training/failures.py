@@ -27,7 +27,7 @@ def claim(report: Path, rank: int, error: str) -> bool:
     """
     own = report.with_name(f"{report.name}.{rank}.{os.getpid()}")
     try:
-        own.write_text(json.dumps({"rank": rank, "error": error}))
+        own.write_text(json.dumps({"rank": rank, "error": error}), encoding="utf-8")
         os.link(own, report)  # whole or not at all, also on a network's file system
     except FileExistsError:
         own.unlink()
@@ -42,7 +42,7 @@ def claimed(report: Path) -> tuple[int, str] | None:
     """The process that failed first, and its error."""
     if not report.is_file():
         return None
-    content = json.loads(report.read_text())
+    content = json.loads(report.read_text(encoding="utf-8"))
     return content["rank"], content["error"]
 
 

@@ -1,10 +1,11 @@
 """The record of a run, a row an optimizer step: kept on disk as it grows, cut back when a run resumes."""
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from ablation.files import sync
+from ablation.files import sync, write_text
 from ablation.formats import KEY, SCHEMA
 
 
@@ -17,7 +18,7 @@ class History:
         self.rows = self._read()
 
     def cut(self, steps: int) -> None:
-        """Continue after ``steps`` optimizer steps; later rows are forgotten."""
+        """Continue after ``steps`` optimizer steps; later rows are forgotten. A kill leaves the old rows or these."""
         del self.rows[steps:]
         self._rewrite()
 
@@ -33,7 +34,7 @@ class History:
         if len(self.rows) == 1:
             self._rewrite()
         elif self.writes:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.rows[0], extrasaction="ignore").writerow(row)
 
     def column(self, name: str, last: int | None = None) -> list[float]:
@@ -43,15 +44,15 @@ class History:
     def _read(self) -> list[dict]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
 
     def _rewrite(self) -> None:
         if not self.writes:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
-            if self.rows:
-                writer = csv.DictWriter(file, self.rows[0])
-                writer.writeheader()
-                writer.writerows(self.rows)
+        text = io.StringIO(newline="")
+        if self.rows:
+            writer = csv.DictWriter(text, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())

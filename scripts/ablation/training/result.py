@@ -1,12 +1,11 @@
 """The result of a run, kept beside its checkpoints: a job that finds one publishes it and trains nothing."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from ablation.attempts import Journal
-from ablation.files import write_json, write_text
+from ablation.files import remove_folder, write_json, write_text
 from ablation.formats import KEY, SCHEMA
 from ablation.manifest import files_in, manifest_of
 from ablation.state import State
@@ -33,7 +32,7 @@ class Result:
     def found(self) -> dict[str, Any] | None:
         """What an attempt found; None if none came to an end."""
         try:
-            content = json.loads(self.path.read_text())
+            content = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return content["training"] if content.get("fingerprint") == self.fingerprint else None
@@ -47,16 +46,18 @@ class Result:
 
     def publish(self, run: Run, inputs: dict[str, Any]) -> None:
         """Put the run's files where the workflow looks for them; its checkpoints go. ``inputs``: hashes of what it read."""
-        content, journal = json.loads(self.path.read_text()), Journal(self.folder)
+        content, journal = json.loads(self.path.read_text(encoding="utf-8")), Journal(self.folder)
         training, fingerprint = content["training"], self.fingerprint
         trained = "steps" in training
         write_text(self.folder / "run.yaml", dump_yaml({KEY: SCHEMA, **run.training_view}))
-        write_text(self.folder / "history.csv", (self.folder / "state/history.csv").read_text() if trained else "")
+        write_text(
+            self.folder / "history.csv", (self.folder / "state/history.csv").read_text(encoding="utf-8") if trained else ""
+        )
         files = files_in(self.folder, training.get("saved"))
         manifest = manifest_of(run, content["surroundings"], inputs, journal.attempts(fingerprint), files)
         write_json(self.folder / "manifest.json", manifest)
         write_json(self.folder / "training.json", {KEY: SCHEMA, **training, "attempts": journal.summary(fingerprint)})
         if training["outcome"] != NOT_KEPT:
             for checkpoint in (self.folder / "state").glob("step-*"):
-                shutil.rmtree(checkpoint)
+                remove_folder(checkpoint)
             State(self.folder).forget_others()

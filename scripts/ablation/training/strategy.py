@@ -4,13 +4,12 @@ PEFT takes seconds to import, and what has no adapter does without it.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ablation.files import replace_folder
+from ablation.files import remove_folder, replace_folder, replacing, usual_mode
 from ablation.settings import LoraSettings
 from ablation.study import Strategy
 from ablation.systems.weights import check_shapes, read_weights
@@ -66,23 +65,25 @@ def save_trained(model: nn.Module, trained: dict[str, Tensor], folder: Path) -> 
             model.save_pretrained(str(temporary), state_dict=trained)
             _order_targets(temporary / "adapter_config.json")
             (temporary / "README.md").unlink()  # PEFT's, a form to fill in; the card comes with the evaluation
+            usual_mode(temporary / "adapter_model.safetensors")
         return ADAPTER
-    temporary = folder / f".{FULL_WEIGHTS}"
-    save_file({name: value.contiguous() for name, value in trained.items()}, temporary)
-    temporary.replace(folder / FULL_WEIGHTS)
+    with replacing(folder / FULL_WEIGHTS) as temporary:
+        save_file({name: value.contiguous() for name, value in trained.items()}, temporary)
     return FULL_WEIGHTS
 
 
 def _order_targets(path: Path) -> None:
     """The modules in a fixed order: PEFT keeps a set and writes it in the order of the day."""
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True))
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def remove_trained(folder: Path) -> None:
     """Remove what an earlier run left in ``folder``, so that it cannot be taken for the result of this one."""
-    shutil.rmtree(folder / ADAPTER, ignore_errors=True)
+    for left in (*folder.glob(f".{FULL_WEIGHTS}.*"), *folder.glob(".tmp*")):  # killed as it saved; the latter by safetensors
+        left.unlink(missing_ok=True)
+    remove_folder(folder / ADAPTER)
     (folder / FULL_WEIGHTS).unlink(missing_ok=True)
 
 

@@ -8,7 +8,6 @@ end, so that it comes to what it would have come to at once. A CPU has nothing u
 """
 
 import logging
-import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,8 @@ from tqdm import tqdm
 
 from ablation import lease, leave
 from ablation.attempts import Journal
-from ablation.files import write_text
+from ablation.errors import UserError
+from ablation.files import remove_folder, write_text
 from ablation.progress import Progress
 from ablation.sweep import Run
 from ablation.systems.base import System
@@ -105,6 +105,7 @@ class Trainer:
         with self.accelerator.main_process_first():
             self.history = History(folder / "state" / "history.csv", writes=self.place.first)
             self.start = self._resume()
+        self._check_start()
         self.meter.watch_load(self.training_step.lasting())
 
     @property
@@ -295,7 +296,7 @@ class Trainer:
             return nullcontext()
         if start == 0:
             for made in ("tensorboard", "previews"):
-                shutil.rmtree(self.folder / made, ignore_errors=True)
+                remove_folder(self.folder / made)
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
 
     def _tell(self, phase: str) -> None:
@@ -332,6 +333,8 @@ class Trainer:
 
     def _resume(self) -> int:
         """Continue from the latest good checkpoint; returns the number of steps that are done."""
+        if self.place.first:
+            self.checkpoints.remove_unfinished()
         reached = len(self.history.rows)
         state = self.checkpoints.latest(log.warning, last=reached)
         done = 0 if state is None else self._restore(state)
@@ -342,6 +345,14 @@ class Trainer:
             again = journal.summary(self.checkpoints.fingerprint)["count"] > 1
             journal.train(done, self.total, repeats=reached - done if again else 0)
         return done
+
+    def _check_start(self) -> None:
+        """All processes must go on from one checkpoint: one that takes up another would spoil the result without a word."""
+        if self.place.count > 1 and len(set(starts := gathered(self.start))) > 1:
+            raise UserError(
+                f"{self.folder}: the processes find different checkpoints (steps {', '.join(map(str, starts))}); does"
+                " a node show another state of the folder? Start the workflow again"
+            )
 
     def _restore(self, state: State) -> int:
         self.training_step.sharing.restore(state)

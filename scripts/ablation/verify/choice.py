@@ -51,7 +51,7 @@ def _effort(folder: Path) -> tuple[bool, float]:
 def _read(path: Path) -> dict[str, Any]:
     """A record, or nothing where there is none: whoever compares it will say so."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

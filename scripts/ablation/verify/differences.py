@@ -109,5 +109,5 @@ def _history(path: Path) -> list[dict[str, str]]:
     """Numbers as they are printed, which is exact."""
     if not path.is_file():
         raise UserError(f"{path}: is gone, so there is nothing to compare")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [{name: text for name, text in row.items() if name not in ANOTHER} for row in csv.DictReader(file)]

@@ -51,7 +51,9 @@ def check_tables(study: Path) -> Finding:
     report = report_of(Results(resolved, read_runs(study / TABLE)), name, study)
     for block in (block for section in report.sections for block in section.blocks if isinstance(block, Table)):
         path = study / "tables" / f"{block.name}.csv"
-        lines, again = (text.splitlines() for text in (path.read_text() if path.is_file() else "", as_csv(block)))
+        lines, again = (
+            text.splitlines() for text in (path.read_text(encoding="utf-8") if path.is_file() else "", as_csv(block))
+        )
         if lines != again:
             pairs = zip(lines, again, strict=False)
             place = next((i for i, (a, b) in enumerate(pairs, start=1) if a != b), min(len(lines), len(again)) + 1)

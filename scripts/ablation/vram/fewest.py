@@ -30,10 +30,12 @@ class Fewest:
         key = family(run), run.axes["batch"], run.rank, repr(sharding_of(run))
         if key not in self._known:
             path = self.traces.path("fewest", *key, self.budget, run=run, suffix=".json")
-            self._known[key] = _kept(path) if path and path.is_file() else self._search(run)
-            if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, {"recomputed": self._known[key]})
+            if path and path.is_file():
+                self._known[key] = _kept(path)
+            else:
+                self._known[key] = self._search(run)
+                if path:
+                    write_json(path, {"recomputed": self._known[key]})
         return self._known[key]
 
     def _search(self, run: Run) -> int:
@@ -64,4 +66,4 @@ class Fewest:
 
 
 def _kept(path: Path) -> int:
-    return json.loads(path.read_text())["recomputed"]
+    return json.loads(path.read_text(encoding="utf-8"))["recomputed"]

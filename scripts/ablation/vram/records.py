@@ -48,7 +48,7 @@ def read_records(folder: Path) -> dict[str, Record]:
 
 def _read(path: Path) -> Record:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         lacking = [key for found in record["cases"] for key in NEEDED if key not in found]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as a record ({type(error).__name__}: {error})") from None

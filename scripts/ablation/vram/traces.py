@@ -17,7 +17,6 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from ablation.canonical import canonical, short_hash
 from ablation.errors import UserError
+from ablation.files import replacing
 from ablation.sweep import Run
 from ablation.training.processes import die_with
 from ablation.vram.affine import along
@@ -243,16 +243,15 @@ def _arrays(modules: Modules) -> dict[str, NDArray]:
 
 def _save(path: Path, trace: Trace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.npz")
-    np.savez_compressed(
-        temporary,
-        events=trace.events,
-        sizes=trace.sizes,
-        kinds=trace.kinds,
-        existing=trace.existing,
-        parameters=trace.parameters,
-        at=[mark.event for mark in trace.marks],
-        phases=[mark.phase for mark in trace.marks],
-        **(_arrays(trace.modules) if trace.modules else {}),
-    )
-    temporary.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            events=trace.events,
+            sizes=trace.sizes,
+            kinds=trace.kinds,
+            existing=trace.existing,
+            parameters=trace.parameters,
+            at=[mark.event for mark in trace.marks],
+            phases=[mark.phase for mark in trace.marks],
+            **(_arrays(trace.modules) if trace.modules else {}),
+        )

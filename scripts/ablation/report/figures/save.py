@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure as Drawing
 
-from ablation.files import write_text
+from ablation.files import write_bytes, write_text
 from ablation.report.figure import Figure
 from ablation.report.figures.style import printable, styled
 
@@ -29,10 +29,7 @@ def save(figure: Figure, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figure.drawing
     for form in ("pdf", "png"):
-        path = folder / f"{figure.name}.{form}"
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(_bytes(drawn, form, figure.name))
-        temporary.replace(path)
+        write_bytes(folder / f"{figure.name}.{form}", _bytes(drawn, form, figure.name))
     write_text(folder / f"{figure.name}.svg", '<?xml version="1.0" encoding="utf-8"?>\n' + _svg(figure, inline=False))
 
 

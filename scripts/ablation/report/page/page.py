@@ -21,7 +21,7 @@ LONG = 42  # characters from which a column of text may break its lines
 
 def report_page(report: Report) -> str:
     """The HTML of a report. Nothing is fetched from a network, nothing runs but its own script."""
-    style, script = (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
+    style, script = (HERE / "page.css").read_text(encoding="utf-8"), (HERE / "page.js").read_text(encoding="utf-8")
     place = {run.id: index for index, run in enumerate(report.runs)}
     pictures = embedded(path for panels in _blocks(report, Panels) for _, row in panels.rows for path in row if path)
     long = {table.name: _long_columns(table) for table in _blocks(report, Table)}

@@ -51,7 +51,7 @@ def typst_source(report: Report, folder: Path) -> Path:
     }
     for number, block in enumerate(block for section in content["sections"] for block in section["blocks"]):
         block["label"] = f"block-{number}"
-    (folder / "report.json").write_text(json.dumps(all_plain(content)))
+    (folder / "report.json").write_text(json.dumps(all_plain(content)), encoding="utf-8")
     return Path(shutil.copy(SOURCE, folder))
 
 

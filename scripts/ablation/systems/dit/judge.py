@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ablation.files import write_json
+from ablation.files import usual_mode, write_json
 from ablation.systems.dit.data.images import centred, read_picture
 from ablation.systems.dit.data.listing import Listed, split
 from ablation.systems.dit.data.told import Told
@@ -95,6 +95,7 @@ def train_judge(listed: Listed, test: float, size: int, judge: Judge, device: to
         model = Classifier(judge.width, len(listed.classes)).to(device)
     _fit(model, images, labels, judge.epochs, device)
     save_file({name: value.cpu() for name, value in model.state_dict().items()}, out / WEIGHTS)
+    usual_mode(out / WEIGHTS)
     np.savez(out / TRAINED, **moments(_verdict(model, images, device).features)._asdict())
     images, labels = _read(listed.root, kept, size, judge.size)
     verdict = _verdict(model, images, device)

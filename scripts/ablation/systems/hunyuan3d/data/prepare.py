@@ -70,7 +70,7 @@ def render_shape(root: Path, uid: str, mesh: Mesh, seed: int, views: int = VIEWS
         "offset": (TO_Z_UP @ (low + high) * (-scale / 2)).tolist(),
         "frames": [_frame(number, view) for number, view in enumerate(drawn)],
     }
-    camera_file(root, uid).write_text(json.dumps(cameras, indent=4))
+    camera_file(root, uid).write_text(json.dumps(cameras, indent=4), encoding="utf-8")
 
 
 def _outwards(mesh: Mesh) -> Mesh:

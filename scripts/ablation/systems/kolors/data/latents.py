@@ -135,7 +135,7 @@ def _picture(root: Path, image: str, size: tuple[int, int], resolution: int) -> 
 def _begin(about: dict[str, object], shape: tuple[int, ...], out: Path) -> int:
     """Have the files there; how many pictures are in them already."""
     if (out / DONE).is_file() and json.loads((out / ABOUT).read_text(encoding="utf-8")) == about:
-        return int((out / DONE).read_text())
+        return int((out / DONE).read_text(encoding="utf-8"))
     (out / DONE).unlink(missing_ok=True)
     _check_room(out, 2 * int(np.prod(shape)))
     open_memmap(out / LATENTS, mode="w+", dtype=np.float16, shape=shape).flush()

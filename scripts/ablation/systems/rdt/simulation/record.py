@@ -22,7 +22,7 @@ def record_episodes(out: Path, side: Side, seed: int, count: int) -> list[Path]:
     world = World(side)
     folder = out / world.colour
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INSTRUCTIONS).write_text(json.dumps(instructions(world.colour), indent=1) + "\n")
+    (folder / INSTRUCTIONS).write_text(json.dumps(instructions(world.colour), indent=1) + "\n", encoding="utf-8")
     return [_record(out, world, seed, number) for number in tqdm(range(count), desc="recording episodes", disable=None)]
 
 

@@ -167,15 +167,15 @@ def _mend(folder: Path, out: Path) -> None:
         for image, index in track:
             seen[image][index] = str(point)
 
-    (out / "cameras.txt").write_text(read_text(folder / "cameras.txt", LARGEST))
+    (out / "cameras.txt").write_text(read_text(folder / "cameras.txt", LARGEST), encoding="utf-8")
     lines = []
     for image, (header, places) in images.items():
         count = max([len(places), *(index + 1 for index in seen[image])])
         places = places + [("0", "0")] * (count - len(places))
         lines += [header, " ".join(f"{x} {y} {seen[image].get(i, '-1')}" for i, (x, y) in enumerate(places))]
-    (out / "images.txt").write_text("\n".join(lines) + "\n")
+    (out / "images.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = [" ".join([head, *(f"{image} {index}" for image, index in track)]) for head, track in points.values()]
-    (out / "points3D.txt").write_text("\n".join(rows) + "\n")
+    (out / "points3D.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def _cameras(path: Path) -> set[int]:

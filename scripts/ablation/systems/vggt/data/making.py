@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from ablation.files import usual_mode
 from ablation.systems.vggt.data.densify import densify
 from ablation.systems.vggt.data.eth3d import read_scene
 from ablation.systems.vggt.data.regions import regions_of
@@ -25,6 +26,7 @@ def prepare_scene(root: Path, scene: str, how: dict[str, Any], out: Path) -> Non
     ]
     out.mkdir(parents=True, exist_ok=True)
     save_file(_stacked(prepared, size, how["dense"]), out / ARRAYS)
+    usual_mode(out / ARRAYS)
     counts = [len(view.points) for view in prepared]
     description = {
         "scene": scene,
@@ -33,7 +35,7 @@ def prepare_scene(root: Path, scene: str, how: dict[str, Any], out: Path) -> Non
         "points_per_view": round(float(np.mean(counts)), 1),
         "size": list(size),
     }
-    (out / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+    (out / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
 def _stacked(views: list[PreparedView], size: tuple[int, int], dense: bool) -> dict[str, NDArray]:

@@ -34,7 +34,7 @@ class Scene:
     @cached_property
     def description(self) -> dict[str, Any]:
         """Names of the views and counts."""
-        return json.loads((self.folder / DESCRIPTION).read_text())
+        return json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8"))
 
     @property
     def name(self) -> str:
