@@ -1,6 +1,7 @@
 # The studies that run, their runs, and the places of their files. Pure functions of the configuration.
 import csv
 import json
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from ablation.canonical import canonical
 from ablation.errors import UserError
 from ablation.gpus import card_mib, visible_gpus
 from ablation.hardware import load_card
-from ablation.packing import predicted_gib, share_mib
+from ablation.packing import SENT, predicted_gib, share_mib
 from ablation.parsed import parse_studies
 from ablation.resolved import fingerprint_of, save_study
 from ablation.shipped import bring, config_files
@@ -18,6 +19,9 @@ from ablation.verify.choice import chosen, device_of
 
 # `python` is this interpreter, also when it was called by its path; SLURM's sbatch and sacct outlast an absence of its daemons.
 first_on_path(ROOT / "profiles/slurm/bin", Path(sys.executable).parent)
+# Jobs that are sent find it: sbatch hands this environment on.
+if workflow.is_main_process and workflow.resource_settings.nodes is not None:
+    os.environ[SENT] = "1"
 # On this machine, as many GPU jobs at a time as there are GPUs; without any, cores are the limit.
 if workflow.is_main_process and workflow.resource_settings.nodes is None:
     if "gpu" not in workflow.global_resources and visible_gpus():
@@ -206,7 +210,7 @@ def slurm_resources():
 
 
 def memory_of_cards():
-    """What each GPU of this machine has, in MiB, where runs may share them; None where none may, or SLURM has them."""
+    """What each GPU of this machine has, in MiB, where runs may share them; None where none may, or jobs are sent."""
     sharing = [run.settings for run in SETTINGS if run.settings.compute.pack > 1]
     local = workflow.resource_settings.nodes is None
     if not sharing or not local or "gpu" not in workflow.global_resources:

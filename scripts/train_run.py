@@ -226,7 +226,8 @@ class Job:
         """Lease GPUs where there are some; train, unless that is done; evaluate. ``own``: publish both."""
         run, args, trained, inputs = self.run, self.args, self.result.whole(), self._inputs()
         share = None if args.alone else share_of(run, args.plan, load_card(run.settings.hardware, args.cards))
-        with lease_gpus(1 if trained else run.axes["gpus"], share=share) as held:
+        here = 1 if trained else run.axes["gpus"] // run.settings.compute.nodes
+        with lease_gpus(here, share=share) as held:
             logging.info("run %s on %s", run.id, ", ".join(held.gpus) or "the CPU")
             if not trained:
                 self.evaluated.discard()

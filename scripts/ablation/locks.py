@@ -16,21 +16,23 @@ def try_lock(path: Path) -> int | None:
 
     Raises :class:`UserError` on a file system without locks.
     """
-    return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def wait_lock(path: Path) -> int:
-    """The same, once nobody else holds it: for locks that are held for moments."""
-    return _lock(path, fcntl.LOCK_EX)
-
-
-def _lock(path: Path, how: int) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not lock_or_close(descriptor, path):
+        return None
+    os.set_inheritable(descriptor, True)  # so that it is held until the last process of a training has ended
+    return descriptor
+
+
+def lock_or_close(descriptor: int, path: Path) -> bool:
+    """Whether the open file or folder ``path`` is locked by ``descriptor`` now; closed where another has locked it.
+
+    Raises :class:`UserError` on a file system without locks.
+    """
     try:
-        fcntl.flock(descriptor, how)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        return None
+        return False
     except OSError as error:
         os.close(descriptor)
         if error.errno not in NO_LOCKS:
@@ -39,5 +41,4 @@ def _lock(path: Path, how: int) -> int | None:
             f"{path}: this file system has no file locks ({error.strerror}); mount it with them (Lustre: -o flock; NFS:"
             " version 4), or move this folder to one that has them"
         ) from None
-    os.set_inheritable(descriptor, True)  # so that it is held until the last process of a training has ended
-    return descriptor
+    return True

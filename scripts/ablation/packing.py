@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from functools import cache
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from ablation.hardware import Card
 from ablation.sweep import Run
 from ablation.vram.margin import MARGIN
 
+SENT = "ABLATION_SENT"  # environment variable of jobs that Snakemake sends to a scheduler, which gives each GPUs of its own
+
 
 def share_of(run: Run, plan: Path | None, card: Card) -> Share | None:
     """The part of a GPU that ``run`` takes by its study's ``plan``; None where it has its GPUs for itself.
 
     ``card`` says what a GPU has where NVML does not.
     """
-    if plan is None:
+    if plan is None or SENT in os.environ:
         return None
     whole = card_mib(card.usable_gib)
     part = share_mib(run, predicted_gib(plan, run.id), whole)
