@@ -19,7 +19,7 @@ from naive_run import prepared
 from recording import Row, record, told
 
 from ablation.files import write_csv
-from ablation.gpus import visible_gpus
+from ablation.gpus import FOLDER, visible_gpus
 from ablation.hardware import load_card
 from ablation.preflight import plan
 from ablation.resolved import runs_of, save_study
@@ -54,7 +54,7 @@ def data_of(run: Run, folder: Path) -> list[Path]:
 
 def trained(runs: list[Run], folder: Path, data: list[Path], turn: int, gpu: str) -> float:
     """Seconds in which all programs have ended that were started together."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpu, "TMPDIR": str(folder)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpu, FOLDER: str(folder / "leases")}
     weights = [f"{name}={ROOT / path}" for name, path in runs[0].settings.weight_files().items()]
     common = ["--study", folder / "study.json", "--plan", folder / "plan.csv", "--cards", ROOT / "config/hardware"]
     common += ["--weights", *weights, "--data", *data, "--hashes", folder / "hashes"]

@@ -32,6 +32,8 @@ except UserError as error:
 STUDIES, RECOMMENDED, RUNS, CLAIMS, ATTEMPT_OOM, REFERENCE, WANTED = PARSED
 AGAIN = "verified"  # folder of what is trained again, in the study's own
 DEVICE = device_of(REFERENCE) if REFERENCE else "auto"
+# A job that was sent has from its scheduler GPUs for itself, whatever the study packs on those of one machine.
+ALONE = "" if workflow.is_main_process else " --alone"
 
 
 wildcard_constraints:

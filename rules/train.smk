@@ -41,4 +41,4 @@ rule train_run:
         " --weights {params.weights:q} --data {params.data:q} --base {input.base:q} --plan {params.study}/plan.csv"
         " --traces results/traces --prefixes {params.study}/prefix --hashes results/hashes --cards config/hardware"
         " --folder {params.study}/runs/{wildcards.run} --threads {threads}"
-        f" --device {DEVICE}"
+        f" --device {DEVICE}{ALONE}"

@@ -1,6 +1,9 @@
 """Probe one cell: a few optimizer steps on random data. Its outcome, completed or oom, is written and the exit status is 0."""
 
 import argparse
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from ablation.files import write_json
 from ablation.formats import KEY, SCHEMA
 from ablation.gpus import lease_gpus
 from ablation.hardware import load_card
+from ablation.neighbours import AGAIN, CardShared
 from ablation.probe.cell import STEPS, at_batch
 from ablation.resolved import fingerprint_of, load_run
 from ablation.sweep import Run
@@ -50,13 +54,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--output", type=Path, required=True, help="the record, JSON")
+    parser.add_argument(AGAIN, action="store_true", help="what runs beside it has disturbed it once")
     args = parser.parse_args()
     run = load_run(args.study, args.run)
     run = at_batch(run, args.batch or run.axes["batch"], args.accumulation or run.axes["accumulation"])
     if args.fingerprint not in (None, fingerprint_of(run)):
         raise UserError(f"{args.study}: the study changed while this probe was waiting")
-    with lease_gpus(run.axes["gpus"]):
-        write_json(args.output, run_cell(run, args))
+    try:
+        with lease_gpus(run.axes["gpus"]):
+            write_json(args.output, run_cell(run, args))
+    except CardShared as error:
+        if args.again:
+            raise
+        logging.warning("%s: once more", error)
+        error.neighbours.wait()
+        os.execv(sys.executable, [sys.executable, *sys.argv, AGAIN])
 
 
 if __name__ == "__main__":

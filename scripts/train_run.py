@@ -22,9 +22,11 @@ from ablation.device import choose_device
 from ablation.errors import UserError
 from ablation.evaluated import Evaluated
 from ablation.files import NO_SPACE
-from ablation.gpus import Lease, lease_gpus
+from ablation.gpus import Lease, lease_gpus, visible_gpus
 from ablation.hardware import load_card
 from ablation.manifest import inputs_of
+from ablation.neighbours import AGAIN, NOBODY, CardShared, Neighbours, of_place
+from ablation.neighbours import STATUS as DISTURBED
 from ablation.nvml import energy_of
 from ablation.packing import share_of
 from ablation.resolved import load_run
@@ -35,8 +37,8 @@ from ablation.training.failures import of_status
 from ablation.training.fingerprint import state_fingerprint
 from ablation.training.launcher import OOM, start
 from ablation.training.loading import load_libraries
-from ablation.training.processes import as_one_of_several, place, started
-from ablation.training.result import Result
+from ablation.training.processes import as_one_of_several, gathered, place, started
+from ablation.training.result import NOT_KEPT, Result
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +63,7 @@ def train(run: Run, args: argparse.Namespace, held: Lease = CPU_OR_ALL) -> dict[
     from ablation.vram.budget import hold_to_card
     from ablation.vram.measure import make_meter
 
+    beside = of_place(place().local, visible_gpus())
     torch.set_num_threads(max(1, args.threads // place().count))
     make_deterministic()
     device = choose_device(args.device, run.settings.scale)
@@ -71,16 +74,22 @@ def train(run: Run, args: argparse.Namespace, held: Lease = CPU_OR_ALL) -> dict[
     budget = hold_to_card(hardware, load_card(hardware, args.cards), device, held.share_gib)
     logging.info("budget: %s", budget)
     on = surroundings(str(device))
-    return {"run": run.id, "device": device.type, "surroundings": on, **attempt(run, args, device, make_meter(device, budget))}
+    found = attempt(run, args, device, make_meter(device, budget), beside)
+    return {"run": run.id, "device": device.type, "surroundings": on, **found}
 
 
-def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter") -> dict[str, Any]:
-    """Train to the end, to a diagnosis, or until the memory is full; returns the outcome and what was measured."""
+def attempt(
+    run: Run, args: argparse.Namespace, device: "torch.device", meter: "Meter", beside: Neighbours = NOBODY
+) -> dict[str, Any]:
+    """Train to the end, to a diagnosis, or until the memory is full; returns the outcome and what was measured.
+
+    Where the memory is full with what others hold beside it, the outcome is ``failed``.
+    """
     from ablation.prefix.identity import system_for
     from ablation.training.trainer import Trainer
-    from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory
+    from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory, spoiled
 
-    trainer, failure = None, None
+    trainer, failure, neighbour = None, None, None
     try:
         weights, where = dict(args.weights), (args.data, args.folder, device, meter)
         system = system_for(run, args.prefixes, weights, args.hashes, device)
@@ -89,20 +98,33 @@ def attempt(run: Run, args: argparse.Namespace, device: "torch.device", meter: "
         outcome = trainer.train()
         lease.check(args.folder)
         found = {"outcome": outcome, **trainer.shared_record()}
+        neighbour = next(filter(None, gathered(beside.found()) if place().count > 1 else [beside.found()]), None)
         if outcome == "completed":
             found["saved"] = trainer.finish()
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        failure = out_of_memory(error, meter, trainer.step if trainer else None)
+        failure, neighbour = out_of_memory(error, meter, trainer.step if trainer else None), beside.found()
         failure |= {"process": place().rank + 1} if place().count > 1 else {}
     if failure is not None:
         # Only here: the error's traceback is gone, and with it what its frames kept allocated.
         release_memory(device)
         which = f" in process {place().rank + 1} of {place().count}" if place().count > 1 else ""
         logging.warning("out of memory%s: %s", which, failure["message"])
+        if spoiled(failure, neighbour, meter):
+            return {"outcome": "failed", "reason": neighbour}
         found = {"outcome": "oom", **(trainer.record() if trainer else {"memory": meter.report()}), "oom": failure}
+    if neighbour is not None:
+        mark(found, meter.budget.share_gib is not None)
     return found
+
+
+def mark(found: dict[str, Any], in_part: bool) -> None:
+    """Say that ``found`` was measured beside others. What the whole device took is nobody's; in a part, it is not measured."""
+    if "time" in found:
+        found["time"]["packed"] = 2
+    if not in_part:
+        found["memory"] |= {name: None for name in ("energy_j", "peak_device_gib") if name in found["memory"]}
 
 
 def recomputed_of(run: Run, args: argparse.Namespace) -> int | None:
@@ -125,12 +147,13 @@ def train_here(run: Run, args: argparse.Namespace, result: Result, held: Lease =
     found = train(run, args, held)
     if found["outcome"] == "preempted":
         return
-    if place().first or found["outcome"] == "oom":
+    full = found["outcome"] in NOT_KEPT
+    if place().first or full:
         around = found.pop("surroundings")
         if held.share is not None and "time" in found:
-            found["time"]["packed"] = held.most()
+            found["time"]["packed"] = max(held.most(), found["time"].get("packed", 1))
         result.keep(found, around)
-    if started() and found["outcome"] == "oom":
+    if started() and full:
         os._exit(OOM)  # without a word to the others, who wait in a collective operation
 
 
@@ -155,26 +178,36 @@ def work(run: Run, args: argparse.Namespace, result: Result, held: Lease) -> str
         where = f"{args.folder}: no room on its disk ({error.strerror})"
         raise UserError(f"{where}; make room and start the workflow again: it goes on from the last checkpoint") from None
     found = result.found()
+    if found is not None and found["outcome"] == "failed":
+        result.discard()
+        raise CardShared(found["reason"], Neighbours(held.gpus))
     return "preempted" if found is None else found["outcome"]
 
 
-def used(held: Lease, before: float | None) -> float | None:
-    """Energy that the GPUs used since their counters stood at ``before``, in J; None where one is shared, or does not tell."""
-    now = energy_of(held.gpus)
-    return None if now is None or before is None or held.share is not None else round(now - before, 1)
+class Measured:
+    """What an attempt takes of its GPUs: to be made before it, and asked after."""
+
+    def __init__(self, held: Lease):
+        self.held, self._beside, self._before = held, Neighbours(held.gpus), energy_of(held.gpus)
+
+    def used(self) -> tuple[float | None, int]:
+        """Energy in J, None where a GPU is shared or does not tell; and how many were on one at a time, at most."""
+        now, shared = energy_of(self.held.gpus), self._beside.found() is not None
+        known = now is not None and self._before is not None and self.held.share is None and not shared
+        return round(now - self._before, 1) if known else None, max(self.held.most(), 1 + shared)
 
 
 def journaled(journal: Journal, fingerprint: str, held: Lease, work: Callable[[], str]) -> None:
     """Do ``work``, an attempt at a run, with its beginning and its end in the journal."""
     journal.start(fingerprint, held.gpus)
-    before = energy_of(held.gpus)
+    measured = Measured(held)
     try:
         outcome = work()
     except BaseException as error:
-        journal.end("failed", f"{type(error).__name__}: {error}".splitlines()[0], used(held, before), held.most())
+        journal.end("failed", f"{type(error).__name__}: {error}".splitlines()[0], *measured.used())
         raise
     reason = leave.asked() or "a signal to one of its processes" if outcome == "preempted" else ""
-    journal.end(outcome, reason, used(held, before), held.most())
+    journal.end(outcome, reason, *measured.used())
     if outcome == "preempted":
         raise leave.Left(reason)
     if outcome == "oom" and held.share is not None:
@@ -233,11 +266,18 @@ class Job:
         """Lease GPUs where there are some; train, unless that is done; evaluate. ``own``: publish both."""
         run, args, trained, inputs = self.run, self.args, self.result.whole(), self._inputs()
         share = None if args.alone else share_of(run, args.plan, load_card(run.settings.hardware, args.cards))
-        with lease_gpus(1 if trained else run.axes["gpus"], share=share) as held:
+        here = 1 if trained else run.axes["gpus"] // run.settings.compute.nodes
+        with lease_gpus(here, share=share) as held:
             logging.info("run %s on %s", run.id, ", ".join(held.gpus) or "the CPU")
             if not trained:
                 self.evaluated.discard()
-                journaled(Journal(args.folder), self.fingerprint, held, lambda: work(run, args, self.result, held))
+                try:
+                    journaled(Journal(args.folder), self.fingerprint, held, lambda: work(run, args, self.result, held))
+                except CardShared as error:
+                    if not args.again:
+                        logging.warning("%s: once more", error)
+                        error.neighbours.wait()
+                    raise
             if own:
                 self.result.publish(run, inputs)
             if args.base is None:
@@ -252,7 +292,16 @@ class Job:
 
 def do_in_child(job: Job, own: bool) -> int:
     """Do ``job`` in a process that has all libraries; returns its status. Raises :class:`leave.Left` where it was asked to."""
-    status = in_child(lambda: job.do(own))
+
+    def do() -> None:
+        try:
+            job.do(own)
+        except CardShared:
+            if job.args.again:
+                raise
+            sys.exit(DISTURBED)
+
+    status = in_child(do)
     if status == leave.STATUS:
         raise leave.Left(leave.asked() or "a signal to its process")
     return status
@@ -298,6 +347,7 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, help="plan.csv; with it the run may share a GPU, or the start of its process")
     parser.add_argument("--alone", action="store_true", help="have the GPU for itself whatever the plan says")
     add_prefix_arguments(parser)
+    parser.add_argument(AGAIN, action="store_true", help="what runs beside it has disturbed it once")
     args = parser.parse_args()
     leave.listen()
     run = load_run(args.study, args.run, args.fingerprint)
@@ -320,7 +370,9 @@ def main() -> None:
                 load_libraries(run)
                 import matplotlib.figure  # noqa: F401  (evaluations draw with it)
 
-                if status := do_in_child(job, own=True):
+                if (status := do_in_child(job, own=True)) == DISTURBED:
+                    raise CardShared("see above", NOBODY)
+                if status:
                     fail(status)
                 go_on(run, args)
             else:
@@ -329,6 +381,10 @@ def main() -> None:
     except Cramped:
         logging.warning("its part of the GPU was too small: again with all of it")
         os.execv(sys.executable, [sys.executable, *sys.argv, "--alone"])
+    except CardShared:
+        if args.again:
+            raise
+        os.execv(sys.executable, [sys.executable, *sys.argv, AGAIN])
     except leave.Left as left:
         depart(str(left), again=not trained)
 

@@ -13,6 +13,7 @@ from hypothesis import settings
 from scenes import write_scene
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from ablation.gpus import FOLDER
 from ablation.study import Study, load_study
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.settings import Architecture, Dpt, Transformer
@@ -46,6 +47,14 @@ def pytest_collection_finish() -> None:
     """What all files have loaded is not looked through for garbage again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def leases(tmp_path_factory) -> Iterator[None]:
+    """Pretended GPUs are leased among the tests of one process, not among all that run on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER, str(tmp_path_factory.mktemp("leases")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -203,7 +203,7 @@ def test_a_ratio_compares_like_with_like():
         (on_gpu(device="cpu"), ("not comparable", "measured on a CPU, whose time says nothing of a GPU's")),
         (on_gpu(**{"time.packed": 1.0}), ("confirmed", "")),
         (on_gpu(**{"time.packed": float("nan")}), ("confirmed", "")),
-        (on_gpu(**{"time.packed": 2.0}), ("not comparable", "measured beside other runs on one card (compute.pack)")),
+        (on_gpu(**{"time.packed": 2.0}), ("not comparable", "measured beside others on one card")),
         (on_gpu(gpu="NVIDIA L40S"), ("not comparable", f"measured on NVIDIA L40S, published for {CARD.name}")),
         (on_gpu(outcome="diverged"), ("not comparable", "needs finished runs")),
     ],

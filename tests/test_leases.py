@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ablation import gpus, lease, leave
+from ablation import gpus, lease, leave, nvml
 from ablation.errors import UserError
 
 PATIENCE = 300.0  # seconds, for what takes less than one where nothing else runs
@@ -68,20 +68,57 @@ def test_preset_devices_are_respected_and_restored(tmp_path, monkeypatch):
     with gpus.lease_gpus(1, tmp_path) as held:
         assert held.gpus == ["3"] and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3, 5"
-    with pytest.raises(RuntimeError, match="3 GPUs asked for, 2 visible"), gpus.lease_gpus(3, tmp_path):
+    with pytest.raises(UserError, match="3 GPUs asked for, 2 visible"), gpus.lease_gpus(3, tmp_path):
         pass
 
 
-def test_slurm_s_choice_is_taken_as_it_is(tmp_path, monkeypatch):
+def test_two_jobs_in_an_allocation_with_two_gpus_are_on_different_ones(tmp_path, two_gpus, monkeypatch):
+    """As where the local profile, or two workflows, run in it: SLURM gave the GPUs to all of them together."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with gpus.lease_gpus(1, tmp_path) as held:
-        assert held.gpus == ["0"]
-    assert list(tmp_path.iterdir()) == []
+    with gpus.lease_gpus(1, tmp_path) as one:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # as another job has it
+        with gpus.lease_gpus(1, tmp_path) as two:
+            assert (one.gpus, two.gpus) == (["0"], ["1"]) and os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
-def test_without_a_gpu_nothing_is_leased(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_a_job_that_takes_all_gets_them_before_those_that_came_later(tmp_path, two_gpus, monkeypatch):
+    monkeypatch.setattr(gpus, "POLL_SECONDS", 0.02)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    log, fork = tmp_path / "log", multiprocessing.get_context("fork")
+    jobs = []
+    for number, count in enumerate((1, 1, 2, 1, 1, 1), start=1):
+        jobs.append(fork.Process(target=_hold, args=(tmp_path / "locks", count, 0.2, log)))
+        jobs[-1].start()
+        while sum(1 for _ in (tmp_path / "locks").glob("member-*")) < number and jobs[-1].is_alive():
+            time.sleep(0.01)
+    for job in jobs:
+        job.join(30)
+        assert job.exitcode == 0
+    rows = [line.split() for line in log.read_text().splitlines()]
+    began = [float(start) for _, start, _, visible in rows if visible == "0,1"]
+    assert len(rows) == 7 and sum(float(start) < began[0] for _, start, _, _ in rows) == 2
+
+
+def test_numbers_that_an_allocation_gives_are_its_own(monkeypatch):
+    """On nodes that show a job its own GPUs only, each job's first one is number 0; NVML, which is not here, knows better."""
+    assert gpus.identity("0") == "0"
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    for job, name in (("7", "7/n1/0"), ("8", "8/n1/0")):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        assert gpus.identity("0") == name and gpus.identity("MIG-1") == "MIG-1"
+
+
+def test_a_card_is_one_by_whatever_name(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(nvml, "gpu_uuids", lambda: ["GPU-aa11", "GPU-aa22", "GPU-b"])
+    assert [gpus.identity(name) for name in ("0", "GPU-aa1", "GPU-aa11", "2", "GPU-b")] == [
+        "GPU-aa11", "GPU-aa11", "GPU-aa11", "GPU-b", "GPU-b"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", ["", "-1", "NoDevFiles"])
+def test_a_job_to_which_slurm_gave_none_holds_none(tmp_path, monkeypatch, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
     with gpus.lease_gpus(1, tmp_path) as held:
         assert held.gpus == []
 

@@ -14,7 +14,7 @@ from test_faults import longer, outcome
 
 from ablation.attempts import Journal
 from ablation.files import write_csv
-from ablation.gpus import lease_gpus
+from ablation.gpus import FOLDER, lease_gpus
 from ablation.hardware import load_card
 from ablation.packing import predicted_gib, share_mib, share_of
 from ablation.systems.vggt.system import System
@@ -27,7 +27,7 @@ CARD = 24_000  # MiB
 def root(scene_root, vggt, tmp_path, monkeypatch):
     """A machine with one GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv(FOLDER, str(tmp_path / "leases"))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     return prepare(scene_root, vggt, tmp_path)
 
@@ -78,6 +78,8 @@ def test_what_may_not_fit_or_is_not_planned_has_its_card_for_itself(tmp_path, ti
     assert share_of(run, planned(tmp_path / "plan.csv", 2.0, run), card) == (12103, 24207)
     assert share_of(run, planned(tmp_path / "tight.csv", 2.0, run, verdict="tight"), card) is None
     assert share_of(run, tmp_path / "none.csv", card) is None and share_of(run, None, card) is None
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # an allocation, in which several jobs may be
+    assert share_of(run, tmp_path / "plan.csv", card) == (12103, 24207)
     planned(tmp_path / "plan.csv", 3.0, run)
     os.utime(tmp_path / "plan.csv", (1, 1))
     assert predicted_gib(tmp_path / "plan.csv", run.id) == 3.0, "a plan that was made anew is read anew"
@@ -88,7 +90,7 @@ def test_two_runs_share_a_card_and_learn_what_they_learn_alone(root, tiny):
     plan = planned(root / "plan.csv", 2.0, *runs)
     with lease_gpus(1):  # so that both begin when this one ends
         together = [launch.start(*job(run, root, f"packed-{i}"), plan=plan) for i, run in enumerate(runs)]
-        queue = root / f"ablation-gpus-{os.getuid()}"
+        queue = root / "leases"
         while sum('"waits": true' in path.read_text() for path in queue.glob("member-*")) < 2:
             time.sleep(0.02)
     for process in together:

@@ -6,6 +6,7 @@ import pandas as pd
 from test_faults import outcome
 from workflow import TWO_SCENES, copy_project, jobs, snakemake
 
+from ablation import gpus
 from ablation.attempts import Journal
 
 STUDY = [
@@ -37,7 +38,7 @@ def result(run):
 
 
 def test_runs_that_share_a_card_are_those_that_had_it_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where cards are leased
+    monkeypatch.setenv(gpus.FOLDER, str(tmp_path / "leases"))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     project = copy_project(tmp_path / "project")
     done = on_one_gpu(project, pack=2)

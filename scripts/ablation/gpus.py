@@ -1,18 +1,24 @@
 """Leases on the GPUs of one machine, so that no two jobs share a card by accident, and several where they may and fit."""
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ablation import leave, nvml
+from ablation.errors import UserError
 from ablation.locks import POLL_SECONDS
 from ablation.sharing import Queue
 
 MIB, GIB = 2**20, 2**30
+NONE = ("", "-1", "NoDevFiles")  # the last is SLURM's
+FOLDER = "ABLATION_GPUS"  # environment variable: where cards are leased, for tests; all jobs of a machine must agree on it
+
+log = logging.getLogger(__name__)
 
 
 class Share(NamedTuple):
@@ -39,14 +45,17 @@ class Lease:
 def visible_gpus() -> list[str]:
     """GPUs this process may use, as CUDA_VISIBLE_DEVICES names them: what is set already is respected."""
     preset = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        nvml.gpu_uuids() if preset is None else [name.strip() for name in preset.split(",") if name.strip() not in ("", "-1")]
-    )
+    return nvml.gpu_uuids() if preset is None else [name for name in map(str.strip, preset.split(",")) if name not in NONE]
 
 
-def given_by_scheduler() -> bool:
-    """Whether SLURM handed this process its GPUs: then no other job has them, and there is nothing to lease."""
-    return "SLURM_JOB_ID" in os.environ
+def identity(name: str) -> str:
+    """What all jobs call the GPU that this one calls ``name``: its UUID, by NVML.
+
+    A number that NVML does not know means something in one allocation only, where there is one: its first GPU is number 0 in
+    each job.
+    """
+    known, job = nvml.uuid_of(name), os.environ.get("SLURM_JOB_ID")
+    return f"{job}/{os.environ.get('SLURMD_NODENAME', '')}/{known}" if job and known.isdigit() else known
 
 
 def card_mib(otherwise_gib: float) -> int:
@@ -59,22 +68,25 @@ def card_mib(otherwise_gib: float) -> int:
 def lease_gpus(count: int, locks: Path | None = None, share: Share | None = None) -> Iterator[Lease]:
     """Hold ``count`` GPUs while inside, waiting until they are free; CUDA_VISIBLE_DEVICES names them.
 
-    With ``share``, only that much of each: other jobs may share the rest. Holds nothing on a machine without GPUs, and all of
-    them under SLURM. Call before CUDA is initialised.
+    With ``share``, only that much of each: other jobs may share the rest. Holds nothing on a machine without GPUs. In an
+    allocation as well, where several jobs may be. Call before CUDA is initialised.
+
+    Raises :class:`UserError` where fewer are visible, or the folder of the leases cannot be used.
     """
     names = visible_gpus()
-    if not names or given_by_scheduler():
+    if not names:
         yield Lease(names)
         return
-    if count > len(names):
-        raise RuntimeError(f"{count} GPUs asked for, {len(names)} visible")
-    folder = locks or Path(os.environ.get("TMPDIR", "/tmp")) / f"ablation-gpus-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    cards = {nvml.uuid_of(name): name for name in names}
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # CUDA counts as NVML does
+    cards = {identity(name): name for name in names}
+    if count > len(cards):
+        seen = f"{len(cards)} visible ({', '.join(names)})"
+        raise UserError(f"{count} GPUs asked for, {seen}; take fewer (gpus of the sweep), or give the job more")
+    folder = locks or Path(os.environ.get(FOLDER, "/dev/shm/ablation-gpus"))
     queue = Queue(folder, list(cards), count, *(share or ()))
     previous = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        held = [cards[card] for card in _wait(queue)]
+        held = [cards[card] for card in _wait(queue, names)]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
         yield Lease(held, share, queue.most)
     finally:
@@ -85,9 +97,13 @@ def lease_gpus(count: int, locks: Path | None = None, share: Share | None = None
             os.environ["CUDA_VISIBLE_DEVICES"] = previous
 
 
-def _wait(queue: Queue) -> list[str]:
+def _wait(queue: Queue, names: Sequence[str]) -> list[str]:
     """The cards, once there are as many as asked for: all or none, so that two jobs cannot each hold half of what both need."""
+    told = False
     while (held := queue.ask()) is None:
+        if not told:
+            log.info("waiting for %d of the GPUs %s: other jobs hold them (%s)", queue.count, ", ".join(names), queue.folder)
+            told = True
         leave.check()
         time.sleep(POLL_SECONDS)
     return held

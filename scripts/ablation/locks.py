@@ -34,11 +34,22 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 def _lock(path: Path, how: int) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # as open() does: the umask says who may
+    if not lock_or_close(descriptor, path, how):
+        return None
+    os.set_inheritable(descriptor, True)  # so that it is held until the last process of a training has ended
+    return descriptor
+
+
+def lock_or_close(descriptor: int, path: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> bool:
+    """Whether the open file or folder ``path`` is locked by ``descriptor`` now; closed where another has locked it.
+
+    Raises :class:`UserError` on a file system without locks.
+    """
     try:
         fcntl.flock(descriptor, how)
     except BlockingIOError:
         os.close(descriptor)
-        return None
+        return False
     except OSError as error:
         os.close(descriptor)
         if error.errno not in NO_LOCKS:
@@ -47,5 +58,4 @@ def _lock(path: Path, how: int) -> int | None:
             f"{path}: this file system has no file locks ({error.strerror}); mount it with them (Lustre: -o flock; NFS:"
             " version 4), or move this folder to one that has them"
         ) from None
-    os.set_inheritable(descriptor, True)  # so that it is held until the last process of a training has ended
-    return descriptor
+    return True

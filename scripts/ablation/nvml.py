@@ -1,6 +1,7 @@
 """NVIDIA's management library, where there is one; None or nothing where not."""
 
 import os
+from contextlib import suppress
 from functools import cache
 
 import pynvml
@@ -16,16 +17,21 @@ def _started() -> bool:
 
 
 def gpu_uuids() -> list[str]:
-    """UUIDs of the GPUs of this machine, in NVML's order."""
-    if not _started():
-        return []
-    return [_text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(pynvml.nvmlDeviceGetCount())]
+    """UUIDs of the GPUs of this machine that this process may use, in NVML's order."""
+    found = []
+    for number in range(pynvml.nvmlDeviceGetCount() if _started() else 0):
+        with suppress(pynvml.NVMLError):  # one that a control group withholds; CUDA does not count it either
+            found.append(_text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(number))))
+    return found
 
 
 def uuid_of(name: str) -> str:
-    """The UUID of a GPU that CUDA_VISIBLE_DEVICES names by number; other names are left as they are."""
+    """The UUID of a GPU that CUDA_VISIBLE_DEVICES names by number or by the start of it; other names are left as they are."""
     uuids = gpu_uuids()
-    return uuids[int(name)] if name.isdigit() and int(name) < len(uuids) else name
+    if name.isdigit():
+        return uuids[int(name)] if int(name) < len(uuids) else name
+    alike = [uuid for uuid in uuids if uuid.startswith(name)]
+    return alike[0] if len(alike) == 1 else name
 
 
 def gpu_name(uuid: str) -> str | None:
@@ -45,8 +51,23 @@ def device_used_bytes(uuid: str) -> int | None:
 
 def process_used_bytes(uuid: str) -> int | None:
     """Memory of this process on the device, with its context; None where NVML cannot tell processes apart (containers)."""
+    return processes(uuid).get(os.getpid())
+
+
+def processes(uuid: str) -> dict[int, int | None]:
+    """Memory of each process that computes on the device, by its number; None where NVML does not tell. Containers see few."""
     running = _ask(uuid, pynvml.nvmlDeviceGetComputeRunningProcesses) or []
-    return next((one.usedGpuMemory for one in running if one.pid == os.getpid()), None)
+    return {one.pid: one.usedGpuMemory for one in running}
+
+
+def process_name(number: int) -> str:
+    """The program of a process; empty where NVML does not tell."""
+    if not _started():
+        return ""
+    try:
+        return _text(pynvml.nvmlSystemGetProcessName(number))
+    except (pynvml.NVMLError, UnicodeDecodeError):
+        return ""
 
 
 def usable_bytes(uuid: str) -> int | None:

@@ -128,7 +128,7 @@ class Judge:
         if any(self.table[run.id].get("device") != "cuda" for run in runs):
             raise NotComparable("measured on a CPU, whose time says nothing of a GPU's")
         if any((self.table[run.id].get("time.packed") or 1) > 1 for run in runs):  # a gap is NaN, which is not more
-            raise NotComparable("measured beside other runs on one card (compute.pack)")
+            raise NotComparable("measured beside others on one card")
 
     def _devices(self, cell: Cell) -> set[str]:
         rows = (self.table[run.id] for run in cell)

@@ -157,7 +157,7 @@ class Run:
             return self._failed_since(attempt) or (how, reason)
         if how in FINISHED:
             return self._failed_evaluation(attempt.journal) or ("trained", "")
-        return "failed", reason.removeprefix("UserError: ")
+        return "failed", reason.removeprefix("UserError: ").removeprefix("CardShared: ")
 
     def _under_way(self, attempt: Attempt) -> tuple[str, str]:
         if why := attempt.death(self.now):

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ablation.gpus import visible_gpus
+from ablation.neighbours import CardShared, of_place
 from ablation.sweep import Run
 from ablation.systems.base import System
 from ablation.training.accelerator import accelerator_for
@@ -15,24 +17,27 @@ from ablation.training.step import TrainingStep
 from ablation.training.strategy import count_parameters
 from ablation.vram.budget import Budget
 from ablation.vram.measure import Meter, StepClock, make_meter
-from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory
+from ablation.vram.oom import is_out_of_memory, out_of_memory, release_memory, spoiled
 
 
 def measure(run: Run, system: System, device: torch.device, steps: int, budget: Budget) -> dict[str, Any]:
     """Outcome ``completed`` with memory (GiB, by phase) and time (s), or ``oom`` with what was asked for and when.
 
-    Raises nothing for want of the device's memory.
+    Raises nothing for want of the device's memory, but for :class:`CardShared` where another process had it.
     """
+    beside = of_place(device.index or 0, visible_gpus())
     probe, failure = _Probe(run, system, device, make_meter(device, budget)), None
     try:
         probe.train(steps)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        failure = out_of_memory(error, probe.meter, probe.step)
+        failure, neighbour = out_of_memory(error, probe.meter, probe.step), beside.found()
     if failure is None:
         return probe.record()
     release_memory(device)  # only here: the error's traceback is gone, and with it what its frames kept allocated
+    if spoiled(failure, neighbour, probe.meter):
+        raise CardShared(neighbour, beside)
     return {"outcome": "oom", "oom": failure, "memory": probe.meter.report()}
 
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from ablation.cli import call
+from ablation.gpus import lease_gpus
 from ablation.training.launcher import passed_on, spawn, watch
 
 
@@ -18,11 +19,11 @@ def follow() -> None:
 
 
 def main() -> None:
-    """Start this node's processes and watch them."""
+    """Lease this node's GPUs, start its processes and watch them."""
     on_each, world, host, port, report, *arguments = sys.argv[1:]
     first = int(on_each) * (1 + int(os.environ["SLURM_PROCID"]))
     processes: list = []
-    with passed_on(processes):
+    with passed_on(processes), lease_gpus(int(on_each)):
         spawn(processes, arguments, range(first, first + int(on_each)), int(world), (host, int(port)), Path(report))
         threading.Thread(target=follow, daemon=True).start()
         sys.exit(watch(processes, int(world), Path(report)))

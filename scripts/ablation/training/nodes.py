@@ -39,7 +39,8 @@ class OtherNodes(subprocess.Popen):
         ]
         node = [sys.executable, "-m", "ablation.training.node", on_each, world, *meeting, report.resolve(), *arguments]
         slurm = [name for name in os.environ if name.startswith(("SLURM_", "SRUN_", "SBATCH_")) and name not in KEPT]
-        environment = {name: value for name, value in os.environ.items() if name not in slurm}
+        ours = [*slurm, "CUDA_VISIBLE_DEVICES"]  # each node has GPUs of its own, which SLURM names there
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
         super().__init__(
             [*step, *map(str, node)], stdin=subprocess.PIPE, env=environment, close_fds=False, start_new_session=True

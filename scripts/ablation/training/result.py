@@ -12,7 +12,7 @@ from ablation.state import State
 from ablation.sweep import Run
 from ablation.yamlfile import dump_yaml
 
-NOT_KEPT = "oom"  # an outcome that may be another on another day: a card may have been shared
+NOT_KEPT = ("oom", "failed")  # outcomes that may be others on another day
 
 
 class Result:
@@ -40,7 +40,7 @@ class Result:
     def whole(self) -> bool:
         """Whether there is a result that needs no training, with what was trained."""
         found = self.found()
-        if found is None or found["outcome"] == NOT_KEPT:
+        if found is None or found["outcome"] in NOT_KEPT:
             return False
         return "saved" not in found or (self.folder / found["saved"]).exists()
 
@@ -57,7 +57,7 @@ class Result:
         manifest = manifest_of(run, content["surroundings"], inputs, journal.attempts(fingerprint), files)
         write_json(self.folder / "manifest.json", manifest)
         write_json(self.folder / "training.json", {KEY: SCHEMA, **training, "attempts": journal.summary(fingerprint)})
-        if training["outcome"] != NOT_KEPT:
+        if training["outcome"] not in NOT_KEPT:
             for checkpoint in (self.folder / "state").glob("step-*"):
                 remove_folder(checkpoint)
             State(self.folder).forget_others()

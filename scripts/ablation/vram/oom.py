@@ -2,6 +2,7 @@
 
 import gc
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ DEVICE_FULL = re.compile(
 )
 HOST_FULL = "in pin memory thread"  # page-locked memory of the host, for which the driver has the same words
 SIZE = r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)\b"
+BLOCK_GIB = 20 / 1024  # what PyTorch asks a device for at a time, but for small tensors
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -51,6 +53,20 @@ def out_of_memory(error: BaseException, meter: Meter, step: int | None) -> dict[
         "emulated": meter.budget.emulated,
         "message": message.partition("\n")[0],
     }
+
+
+def beyond_budget(record: Mapping[str, Any]) -> bool:
+    """Whether the ``record`` of an error says that no empty card would have had room: the run met the limit that is its own."""
+    requested, held = record["requested_gib"], record["reserved_gib"] or record["allocated_gib"]
+    return requested is not None and held is not None and held + max(requested, BLOCK_GIB) > record["budget_gib"]
+
+
+def spoiled(record: Mapping[str, Any], neighbour: str | None, meter: Meter) -> bool:
+    """Whether the error of a ``record`` is a ``neighbour``'s doing, as far as one knows: then it says nothing of the run.
+
+    In a part of a card, others have theirs.
+    """
+    return neighbour is not None and meter.budget.share_gib is None and not beyond_budget(record)
 
 
 def release_memory(device: torch.device) -> None:
