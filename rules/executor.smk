@@ -44,9 +44,9 @@ def not_shared():
     return f"--shared-fs-usage without {' '.join(absent)}" if absent else None
 
 
-if workflow.is_main_process and (told := not_shared()):
+if workflow.is_main_process and (unshared := not_shared()):
     sys.exit(
-        f"error: {told}: runs need one file system for all their jobs, with locks, as they go on from files that are no outputs"
+        f"error: {unshared}: runs need one file system for all their jobs, with locks, as they go on from files that are no outputs"
         " (checkpoints, leases); mount a volume where all of them see it and run Snakemake on it, in the machine or pod that has"
         " the GPUs (--profile local) or with an executor whose nodes share it (docs/cluster.md)"
     )
