@@ -54,7 +54,7 @@ if workflow.is_main_process and (unshared := not_shared()):
 os.environ.pop("SNAKEMAKE_SENDS", None)
 SENDS = Path(workflow.snakemake_tmp_dir, "sends")
 if workflow.is_main_process and SLURM:
-    os.environ["SNAKEMAKE_SENDS"] = str(SENDS)
+    os.environ.update(SNAKEMAKE_SENDS=str(SENDS))
 # Once, also where several modules are this workflow.
 if workflow.is_main_process and SLURM and not SENDS.exists():
     os.mkfifo(SENDS)
