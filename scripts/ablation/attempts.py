@@ -17,7 +17,7 @@ class Journal:
     Events: ``start`` (``attempt``, ``settings``: a hash of what is trained, ``host``, ``process``, ``slurm_job``, ``gpus``);
     ``train`` (``step``: steps that are done, ``total_steps``, ``repeats``: steps that an attempt before had taken further);
     ``end`` (``how``: completed, oom, diverged, failed or preempted; ``reason``; ``energy_j`` of its GPUs, None where they do
-    not tell; ``packed``: runs on its GPU at a time, at most). ``time`` is in Unix seconds.
+    not tell; ``packed``: how many were on its GPU at a time, at most). ``time`` is in Unix seconds.
     """
 
     def __init__(self, folder: Path):
