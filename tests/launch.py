@@ -65,8 +65,9 @@ def start(
     before: Callable[[], None] | None = None,
     base: Path | None = None,
     plan: Path | None = None,
+    device: str = "cpu",
 ) -> Program:
-    """Begin to train ``run`` in ``folder`` on the CPU, and to evaluate it where ``base`` has that of the pretrained model.
+    """Begin to train ``run`` in ``folder`` on ``device``, and to evaluate it where ``base`` has that of the pretrained model.
 
     ``before`` is called in the process first. With a ``plan`` it may share GPUs, as ``compute`` of its settings says.
     """
@@ -77,7 +78,7 @@ def start(
     command = [
         *(program, "--run", description, "--folder", folder),
         *("--weights", *(f"{name}={path}" for name, path in weights.items()), "--data", *data),
-        *("--cards", cards, "--hashes", folder.parent / "hashes", "--device", "cpu"),
+        *("--cards", cards, "--hashes", folder.parent / "hashes", "--device", device),
         *(["--base", base] if base else []),
         *(["--plan", plan] if plan else []),
     ]

@@ -12,8 +12,10 @@ import pytest
 import torch
 from conftest import ROOT
 from faults import survived
+from ready import Program
 from small_vggt import job, prepare, run_of
 from test_faults import longer, outcome
+from test_runs_per_job import command, studied
 
 from ablation import gpus, neighbours, nvml
 from ablation.attempts import Journal
@@ -61,15 +63,15 @@ def test_a_run_that_a_neighbour_left_no_room_is_taken_up_again(root, tiny, monke
     survived("OOM beside a neighbour", "local", seen=f"“{said}”; once more from the checkpoint, alone", **row)
 
 
-def test_a_run_that_a_neighbour_leaves_no_room_fails_the_second_time_and_is_no_oom(root, tiny, monkeypatch):
-    run = longer(run_of(root, tiny), steps=8)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_that_a_neighbour_leaves_no_room_fails_the_second_time_and_is_no_oom(root, tiny, monkeypatch, count):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    run = longer(run_of(root, tiny, gpus=count, accumulation=2 // count), steps=8)
     monkeypatch.setenv("NEIGHBOUR", "always")
     done = launch.train(*job(run, root, "run"), program=PROGRAM)
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: the card was shared: 5.0 GiB of GPU 0 were")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: the card was shared: 5.0 GiB of GPU ")
     assert ends(root / "run") == [("failed", 2)] * 2
     assert not (root / "run/training.json").exists() and not (root / "run/state/result.json").exists()
-    monkeypatch.setenv("NEIGHBOUR", "none")
-    assert launch.train(*job(run, root, "run")).returncode == 0
 
 
 @pytest.mark.parametrize(("kind", "packed"), [("none", None), ("large", 2)])
@@ -79,6 +81,19 @@ def test_what_does_not_fit_an_empty_card_is_a_result(root, tiny, monkeypatch, ki
     record = launch.record(root / "run")
     assert done.returncode == 0 and record["outcome"] == "oom", done.stderr
     assert record["time"].get("packed") == packed and ends(root / "run") == [("oom", packed or 1)]
+
+
+def test_a_run_in_a_job_of_several_is_taken_up_again_and_the_others_follow(root, tiny, monkeypatch):
+    monkeypatch.setenv("NEIGHBOUR", "first")
+    (root / "base.json").write_text(json.dumps({"metrics": {}, "items": []}))
+    first, second, _ = studied(root / "study", tiny, 2)
+    program = Program([PROGRAM, *command(first, root / "study")[1:]], {**os.environ, "OMP_NUM_THREADS": "1"})
+    _, said = program.communicate(timeout=300)
+    assert program.returncode == 0 and said.count("the card was shared: 5.0 GiB") == 1, said
+    assert [ends(root / "study/runs" / run.id) for run in (first, second)] == [
+        [("failed", 2), ("completed", 1)],
+        [("completed", 1)],
+    ]
 
 
 def stay():

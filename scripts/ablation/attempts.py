@@ -17,8 +17,8 @@ class Journal:
     Events: ``start`` (``attempt``, ``settings``: a hash of what is trained, ``host``, ``process``, ``slurm_job``, ``gpus``);
     ``train`` (``step``: steps that are done, ``total_steps``, ``repeats``: steps that an attempt before had taken further);
     ``end`` (``how``: completed, oom, diverged, failed or preempted; ``reason``; ``energy_j`` of its GPUs, None where they do
-    not tell; ``packed``: runs on its GPU at a time, at most; ``seconds`` since the start, by a clock that nobody sets; absent
-    from what older versions wrote). ``time`` is in Unix seconds, by the machine's clock, which may be set meanwhile.
+    not tell; ``packed``: how many were on its GPU at a time, at most; ``seconds`` since the start, by a clock that nobody
+    sets; absent from what older versions wrote). ``time`` is in Unix seconds, by the machine's clock, which may be set.
     """
 
     def __init__(self, folder: Path):

@@ -143,7 +143,7 @@ class Compute(Strict):
     pack: Annotated[int, Field(ge=1, le=16)] = 1
     """Runs that may share a GPU of this machine, each in its part of the memory, as far as they fit by prediction; 1: none do.
 
-    Their times cannot be compared. On SLURM nothing is shared: there the scheduler owns the cards.
+    Their times cannot be compared. Jobs sent to SLURM share nothing: there the scheduler owns the cards.
     """
     runs_per_job: Annotated[int, Field(ge=1, le=100)] = 1
     """Runs that one job may do one after the other, so that libraries are loaded once for all of them; for runs that are short.
