@@ -114,8 +114,8 @@ def test_weights_in_host_memory_are_counted_and_take_no_room(study):
 
 
 def test_modules_that_are_not_there_are_told():
-    with pytest.raises(UserError, match="host: the pattern `camera_haed` matches no module with parameters"):
-        network(demo("vggt-eth3d", host=["camera_haed"]))
+    with pytest.raises(UserError, match=r"host: the pattern `camera_head.trnk` matches no module with parameters"):
+        network(demo("vggt-eth3d", host=["camera_head.trnk"]))
 
 
 def marks(folder: Path) -> dict[str, tuple[int, int]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 from conftest import ROOT, STUDY
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from ablation.hardware import load_card
 from ablation.resolved import fingerprint_of, load_run, save_study
 from ablation.study import find_studies, load_study
 from ablation.sweep import Run, all_axes, expand
+from ablation.systems import load_system
 from ablation.yamlfile import dump_yaml, load_yaml, merge, parse_yaml, resolve_strings
 
 STUDIES = sorted((ROOT / "config/studies").glob("*.yaml"))
@@ -336,3 +338,21 @@ def test_gpus_are_spread_evenly_over_nodes():
     assert {run.settings.compute.nodes for run in expand(load_study(STUDY, changes), "s")} == {2}
     with pytest.raises(UserError, match=r"3 GPUs cannot be spread evenly over compute\.nodes: 2"):
         expand(load_study(STUDY, {**changes, "sweep": {"gpus": 3}}), "s")
+
+
+@pytest.mark.parametrize("scale", ["demo", "full"])
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_first_names_of_patterns_are_those_of_the_network(path, scale):
+    """They are checked without building it."""
+    found = load_study(path, {"scale": scale}).settings
+    with torch.device("meta"):
+        network = load_system(found).build()
+    assert {name for name, _ in network.named_children()} == set(found.networks)
+
+
+@pytest.mark.parametrize("key", ["lora", "full"])
+def test_a_pattern_that_begins_with_no_module_is_an_error_when_the_study_is_read(key):
+    train = {"lora": None, "full": None, key: ["depth_head.scratch", "agregator.frame_blocks"]}
+    with pytest.raises(UserError, match=rf"strategies.A.train.{key}: the network has no 'agregator.*did you mean aggregator"):
+        runs(strategies={"A": {"train": train}})
+    assert runs(strategies={"A": {"train": {**train, key: ["*_head", "*"]}}})

@@ -77,6 +77,10 @@ def test_full_scale_without_data_stops_with_the_reasons(project):
         (["scale=huge"], "scale = 'huge': must be one of 'demo' or 'full'"),
         (["claims=vggt-eth4d"], "did you mean vggt-eth3d"),
         (["hardware=rtx4900"], "did you mean rtx4090"),
+        (
+            ["strategies={A: {train: {lora: [depth_haed]}}}"],
+            "strategies.A.train.lora: the network has no 'depth_haed'; did you",
+        ),
         (["sweep={rank: [8, 32]}"], "such as --config 'baseline={rank: 8}'"),
     ],
 )
@@ -110,9 +114,9 @@ def test_a_card_that_changes_is_planned_anew(project):
 
 
 def test_a_pattern_that_matches_nothing_stops_the_plan(project):
-    done = snakemake(project, "plan", config=[ONE, "strategies={A: {train: {lora: [depth_haed]}}}"])
+    done = snakemake(project, "plan", config=[ONE, "strategies={A: {train: {lora: [depth_head.scrach]}}}"])
     text = done.stdout + done.stderr
-    assert done.returncode != 0 and "did you mean depth_head" in text and "Traceback" not in text
+    assert done.returncode != 0 and "did you mean scratch" in text and "tracing" not in text and "Traceback" not in text
 
 
 def test_own_scenes_in_the_layout_of_eth3d(project, scene_root):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -159,6 +159,9 @@ class Compute(Strict):
 
 class Settings(Strict):
     """What a run is, less its axes. A system adds data, model, loss and evaluation."""
+
+    networks: ClassVar[tuple[str, ...]] = ()
+    """The modules that its network may consist of, with which patterns begin, for any settings; empty: not known."""
 
     system: Name
     """The model family."""

@@ -21,6 +21,7 @@ from pydantic import (
 
 from ablation.errors import UserError
 from ablation.explain import at, did_you_mean, explain, in_file
+from ablation.patterns import touches
 from ablation.places import named
 from ablation.settings import NAME, Name, Precision, Scale, Settings, Size, Strict
 from ablation.shipped import config_files
@@ -189,6 +190,8 @@ class Study(Settings):
             _known(f"{label}.strategy", _as_list(entry.get("strategy", [])), self.strategies)
             if not label.startswith("exclude"):
                 _check_values(label, entry)
+        for name, strategy in self.strategies.items():
+            _check_patterns(f"strategies.{name}", strategy, self.networks)
         return self
 
     @property
@@ -235,6 +238,15 @@ def _check_values(label: str, entry: Mapping[str, Value]) -> None:
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]["msg"]
             raise ValueError(f"{label}.{axis} = {entry[axis]!r}: {problem[0].lower()}{problem[1:]}") from None
+
+
+def _check_patterns(label: str, strategy: Strategy, networks: tuple[str, ...]) -> None:
+    """The first names of patterns, without torch; the rest, for which the network is built, the plan checks first of all."""
+    patterns = {"train.lora": strategy.train.lora, "train.full": strategy.train.full, "host": strategy.host}
+    for key, pattern in ((key, pattern) for key, several in patterns.items() for pattern in several or ()):
+        if networks and not any(touches(name, pattern) for name in networks):
+            hint = did_you_mean(pattern.split(".")[0], networks)
+            raise ValueError(f"{label}.{key}: the network has no {pattern!r}{hint} (known: {', '.join(networks)})")
 
 
 def _check_setting(study: Study, axis: str) -> None:

@@ -69,12 +69,12 @@ class Traces:
         needed = [(name, point) for name, point in ends if not self._kept(self._examples[name], point)]
         workers = max(1, min(workers, len(needed)))
         if needed:
-            kept, processes = len(ends) - len(needed), f" in {workers} processes" if workers > 1 else ""
-            already = f"{kept} of {len(ends)} steps traced already, " if kept else ""
-            say(f"{already}tracing {len(needed)} step{'s' if len(needed) > 1 else ''}{processes}")
             from ablation.vram.step import check_patterns
 
             check_patterns(self._examples[name] for name, _ in needed)
+            kept, processes = len(ends) - len(needed), f" in {workers} processes" if workers > 1 else ""
+            already = f"{kept} of {len(ends)} steps traced already, " if kept else ""
+            say(f"{already}tracing {len(needed)} step{'s' if len(needed) > 1 else ''}{processes}")
         made = self._side_by_side(needed, workers) if workers > 1 else self._one_by_one(needed)
         for _ in followed(made, "tracing steps", len(needed), "step"):
             pass

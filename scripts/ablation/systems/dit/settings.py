@@ -1,7 +1,7 @@
 """The settings of the ``dit`` system: images and what is told of them, the networks, the evaluation."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -135,6 +135,8 @@ class Evaluation(Strict):
 
 class SystemSettings(Settings):
     """A diffusion transformer, trained on images from scratch or from released weights."""
+
+    networks: ClassVar[tuple[str, ...]] = ("embedder", "transformer")
 
     system: Literal["dit"]
     """DiT (classes) or PixArt-alpha (captions): a transformer that draws images in an autoencoder's latent space."""

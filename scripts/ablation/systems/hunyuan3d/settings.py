@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -229,6 +229,8 @@ class Evaluation(Strict):
 
 class SystemSettings(Settings):
     """Hunyuan3D-2.1's shape transformer, fine-tuned."""
+
+    networks: ClassVar[tuple[str, ...]] = ("model", "vae", "conditioner")
 
     system: Literal["hunyuan3d"]
     """Hunyuan3D-2.1: the shape of a thing from one image."""

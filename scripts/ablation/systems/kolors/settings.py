@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -63,6 +63,8 @@ class Evaluation(Strict):
 
 class SystemSettings(Settings):
     """Kolors with a layout adapter, trained on captioned pictures with boxes."""
+
+    networks: ClassVar[tuple[str, ...]] = ("unet", "text_encoder", "adapter", "heads")
 
     system: Literal["kolors"]
     """Kolors: pictures from a text and a layout of boxes."""

@@ -1,7 +1,7 @@
 """The settings of the ``rdt`` system: the network, its frozen encoders, the data, the evaluation."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
@@ -211,6 +211,8 @@ class Evaluation(Strict):
 
 class SystemSettings(Settings):
     """RDT-1B, fine-tuned on episodes of a robot."""
+
+    networks: ClassVar[tuple[str, ...]] = ("model", "lang_adaptor", "img_adaptor", "state_adaptor")
 
     system: Literal["rdt"]
     """RDT: actions of a robot from an instruction and camera images."""

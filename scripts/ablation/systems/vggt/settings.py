@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -216,6 +216,8 @@ class Evaluation(Strict):
 
 class SystemSettings(Settings):
     """VGGT with LoRA on ETH3D."""
+
+    networks: ClassVar[tuple[str, ...]] = ("aggregator", "camera_head", "depth_head", "point_head")
 
     system: Literal["vggt"]
     """VGGT: cameras and depth of a scene from its images."""
