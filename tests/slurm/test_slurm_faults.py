@@ -314,7 +314,7 @@ def test_slurm_may_refuse_jobs_and_answer_nothing(cluster, project, tmp_path):
         interrupted = Snakemake(project, *arguments, config=config(NAMES), impatient=True, environment={"SBATCH_PAUSE": "1"})
         wait_until(lambda: waits in interrupted.log.read_text(), "a job that waits to be sent", LIMIT)
         os.kill(interrupted.process.pid, signal.SIGINT)
-        interrupted.process.wait(60)
+        interrupted.process.wait(LIMIT)
         wait_until(lambda: queue() == [], "an empty queue", 20)
     before = [training_jobs(run) for run in queued]
 
