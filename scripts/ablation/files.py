@@ -125,7 +125,7 @@ def put_folder(temporary: Path, path: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         finally:
-            remove_folder(old)
+            shutil.rmtree(old, ignore_errors=True)  # what a reader holds open on NFS stays a while
     sync(path.parent)
 
 

@@ -8,6 +8,7 @@ end, so that it comes to what it would have come to at once. A CPU has nothing u
 """
 
 import logging
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from ablation import lease, leave
 from ablation.attempts import Journal
 from ablation.errors import UserError
-from ablation.files import remove_folder, write_text
+from ablation.files import write_text
 from ablation.progress import Progress
 from ablation.sweep import Run
 from ablation.systems.base import System
@@ -296,7 +297,7 @@ class Trainer:
             return nullcontext()
         if start == 0:
             for made in ("tensorboard", "previews"):
-                remove_folder(self.folder / made)
+                shutil.rmtree(self.folder / made, ignore_errors=True)
         return SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
 
     def _tell(self, phase: str) -> None:
