@@ -36,6 +36,11 @@ def status(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
 
 
+def heed_ctrl_c() -> None:
+    """A shell that runs something in the background has it ignore SIGINT, and all that it starts: these tests, perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def in_terminal(*arguments, columns=80, until=None, **environment):
     """What the program writes to a terminal to its end, and its exit status; Ctrl-C comes once ``until`` stands there."""
     terminal, of_program = pty.openpty()
@@ -46,6 +51,7 @@ def in_terminal(*arguments, columns=80, until=None, **environment):
         **dict.fromkeys(("stdin", "stdout", "stderr"), of_program),
         env={**known, "TERM": "xterm-256color", **environment},
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     os.close(of_program)
     text = b""

@@ -88,7 +88,7 @@ def test_what_would_be_refused_is_not_suggested(written, said):
 )  # fmt: skip
 def test_an_axis_is_suggested_by_its_whole_name(axis, meant):
     message = refusal({"sweep": {axis: [1]}})
-    assert f"sweep.{axis}: no such axis or setting; did you mean {meant}?" in message
+    assert message == f"--config: sweep.{axis}: no such axis or setting; did you mean {meant}?"
     load_study(STUDY, {"sweep": {meant: [1]}})
 
 

@@ -90,9 +90,9 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
 
 
 def _leading_key(message: str) -> Location:
-    """``data.split.test: ...`` as a location; empty when the message names no key."""
+    """``data.split.test: ...`` as a location, an axis of the sweep whole; empty when the message names no key."""
     key = re.match(r"[A-Za-z_][\w.]*(?=[:\[])", message)
-    return tuple(key[0].split(".")) if key else ()
+    return tuple(key[0].split(".", 1 if key[0].startswith("sweep.") else -1)) if key else ()
 
 
 def dotted(location: Location) -> str:
