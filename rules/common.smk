@@ -215,10 +215,14 @@ def say_outlook(study):
     runs, current = RUNS[study], is_current(plan, plan_key(study))
     verdicts = verdicts_of(plan) if current else dict.fromkeys(runs, SUBMITTED[0])
     before = "" if current else "before the plan, which may leave some out: "
-    told = outlook(
+    ahead = outlook(
         study, runs, verdicts, SUBMITTED, lambda run: stands(folder(study), run.id)
     )
-    sys.stderr.write(f"{before}{told}\n")
+    missing = {path for run in runs.values() for path in run.settings.outside()} - set(
+        outside_files(study)
+    )
+    lines = [f"{before}{ahead}", *(f"  missing: {path}" for path in sorted(missing))]
+    sys.stderr.write("\n".join(lines[:6]) + "\n")
 
 
 def plans_told(wildcards):
