@@ -218,11 +218,10 @@ def say_outlook(study):
     ahead = outlook(
         study, runs, verdicts, SUBMITTED, lambda run: stands(folder(study), run.id)
     )
-    missing = {path for run in runs.values() for path in run.settings.outside()} - set(
-        outside_files(study)
-    )
-    lines = [f"{before}{ahead}", *(f"  missing: {path}" for path in sorted(missing))]
-    sys.stderr.write("\n".join(lines[:6]) + "\n")
+    outside = {path for run in runs.values() for path in run.settings.outside()}
+    missing = ", ".join(sorted(outside - set(outside_files(study))))
+    absent = f"  missing: {missing}\n" if missing else ""
+    sys.stderr.write(f"{before}{ahead}\n{absent}")
 
 
 def plans_told(wildcards):
