@@ -15,7 +15,6 @@ from finished_study import finished_study
 
 TITLE, CLAIM = "Größe × 5 µm", "δ < 1.25"
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # Python then reads and writes ASCII, if it is not told
-OURS_TO_COME = {"sharing.py"}  # its JSON has names of cards only
 OF_TEXT = {"read_text", "write_text", "open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "FileHandler", "Popen", "run"}
 NO_TEXT = {"os", "tarfile", "gzip", "Image", "Database", "webbrowser"}  # whose open is another
 
@@ -51,7 +50,7 @@ def _mode(call: ast.Call, first: bool) -> str:
 
 def test_no_program_leaves_an_encoding_to_the_locale():
     found = [line for path in sorted((ROOT / "scripts").rglob("*.py")) for line in without_encoding(path)]
-    assert not [line for line in found if line.partition(":")[0] not in OURS_TO_COME and not line.startswith("pretrain_")]
+    assert not found
 
 
 def test_no_rule_does_either():

@@ -17,7 +17,7 @@ def usable_cores(groups: Path = GROUPS, member: Path = Path("/proc/self/cgroup")
 def _quotas(groups: Path, member: Path) -> Iterator[float]:
     """Cores that the group of this process, and each above it, gives; of cgroup v2, and of v1's cpu controller."""
     try:
-        lines = [line.split(":", 2) for line in member.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in member.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return
     for _, controllers, path in (line for line in lines if len(line) == 3):
@@ -33,7 +33,11 @@ def _quotas(groups: Path, member: Path) -> Iterator[float]:
 def _quota(folder: Path, v1: bool) -> float:
     """Raises an error where the group sets none."""
     names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    texts = [(folder / name).read_text() for name in names] if v1 else (folder / "cpu.max").read_text().split()
+    texts = (
+        [(folder / name).read_text(encoding="utf-8") for name in names]
+        if v1
+        else (folder / "cpu.max").read_text(encoding="utf-8").split()
+    )
     quota, period = map(int, texts)
     if quota <= 0:
         raise ValueError("no limit")

@@ -92,7 +92,7 @@ def _is_own(number: int) -> bool:
 
 def _parent(number: int) -> int:
     with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        return int(Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
     return 0
 
 
