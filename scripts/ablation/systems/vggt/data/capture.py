@@ -72,7 +72,7 @@ def _write_view(folder: Path, name: str, image: NDArray[np.uint8], depth: NDArra
 
 def _write_model(folder: Path, model: pycolmap.Reconstruction) -> None:
     (folder / CALIBRATIONS[DISTORTED]).mkdir(exist_ok=True)
-    model.write_text(str(folder / CALIBRATIONS[DISTORTED]), encoding="utf-8")
+    model.write_text(str(folder / CALIBRATIONS[DISTORTED]))
 
 
 def _reconstruct(images: Path, camera: pycolmap.Camera) -> pycolmap.Reconstruction:
