@@ -44,6 +44,7 @@ ELSEWHERE = {
     "make watch": "tests/test_status_program.py::test_watching_lasts_until_ctrl_c_and_leaves_the_last_look",
     "make claims": "tests/test_claims_overview.py::test_the_program_names_studies_by_their_folders",
     "make gpu-records": "tests/test_gpu_records.py::test_every_system_on_a_cpu",
+    "snakemake -n$": "tests/test_workflow.py::test_a_plan_of_another_version_of_the_study_is_made_again",
     "snakemake plan": "tests/test_workflow_plan.py::test_full_scale_plan_needs_neither_data_nor_weights",
     "snakemake .*sweep={rank: .4, 8, 16.}": "tests/test_workflow.py::test_a_new_rank_runs_only_its_runs",
     "snakemake -c2 --config scale=full 'sweep=": "tests/test_workflow_plan.py::test_overrides_of_the_command_line",

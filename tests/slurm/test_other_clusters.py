@@ -72,13 +72,8 @@ def test_a_study_is_probed_trained_and_reported_where_there_is_no_slurm(plugin, 
     run = runs(project, ["calm"])["calm"]
     assert run.result()["outcome"] == "completed"
     asked = (tmp_path / "submitted").read_text()
-    assert sorted(re.findall(r"-N (\w+)", asked)) == [
-        "cache_prefix",
-        "evaluate_base",
-        "prepare_part",
-        "probe_study",
-        "train_run",
-    ]
+    sent = {"prepare_part", "cache_prefix", "evaluate_base", "probe_study", "train_run"}
+    assert set(re.findall(r"-N (\w+)", asked)) == sent
     sizes = dict(re.findall(r"-N (\w+) -l select=1:(\S+)", asked))
     assert (
         re.fullmatch(r"ncpus=\d+:ngpus=1:mem=\d+mb,walltime=\d+:00", sizes["train_run"])
