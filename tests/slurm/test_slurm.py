@@ -71,8 +71,8 @@ def test_probes_are_arrays_and_what_is_interrupted_or_cancelled_is_made_up_for(s
     """One cell at a time: interrupted after the first; then, of more, one cancelled while it runs and one in the queue."""
     results = scavenging / "results/demo/vggt-eth3d"
     probe = ["probe", "--jobs", "1"]
-    config = ["sweep={strategy: [A, B], rank: 4, seed: [0, 1]}"]
-    more = ["sweep={strategy: [A, B], rank: [4, 8], seed: [0, 1]}"]
+    config = ["sweep={strategy: [A, B], rank: 4, seed: [0, 1]}", "baseline={rank: 4}"]
+    more = ["sweep={strategy: [A, B], rank: [4, 8], seed: [0, 1]}", "baseline={rank: 4}"]
 
     def records() -> dict[str, int]:
         return {path.stem: path.stat().st_mtime_ns for path in (results / "probe").glob("*-*.json")}
