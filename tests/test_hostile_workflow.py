@@ -53,7 +53,7 @@ def test_an_odd_study_reaches_no_shell(project):
     commands = [line for line in said.splitlines() if "--weights" in line]
     assert len(commands) == 3  # of the frozen part, of what is pretrained, of the run
     for command in commands:
-        arguments = re.fullmatch(r"\s*\. \S+/log_to\.sh results/\S+; .* python (.*)", command)[1]
+        arguments = re.fullmatch(r".*\. \S+/log_to\.sh results/\S+; .* python (.*)", command)[1]
         # The very text that Snakemake hands to bash, with a program that tells what it was given.
         printed = subprocess.run(
             ["bash", "-c", f"printf '%s\\0' {arguments}"], cwd=project, capture_output=True, text=True, check=True
