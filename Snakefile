@@ -27,6 +27,8 @@ container: "ablation.sif"
 
 
 include: "rules/common.smk"
+include: "rules/standing.smk"
+include: "rules/resources.smk"
 include: "rules/prepare.smk"
 include: "rules/prefix.smk"
 include: "rules/plan.smk"

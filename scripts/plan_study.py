@@ -12,7 +12,7 @@ from ablation.files import write_csv
 from ablation.hardware import load_card, load_cards
 from ablation.outlook import outlook
 from ablation.resolved import load_study
-from ablation.standing import Place, standing_of
+from ablation.standing import InputFolders, standing_of
 from ablation.sweep import expand
 from ablation.waiting import say
 
@@ -79,6 +79,13 @@ def on_cards(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def kept(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a run that is finished: what it was trained on may be gone, and its result stands."""
+    if row["verdict"] != "invalid" or "memory_verdict" not in row:
+        return row
+    return {**row, "verdict": row["memory_verdict"], "reason": f"finished; {row['reason']}"}
+
+
 def main() -> None:
     """Plan, write, summarise."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -99,13 +106,14 @@ def main() -> None:
     from ablation.preflight import plan  # takes seconds to import
 
     found = plan(study, name, card, args.traces, args.workers, cards)
-    write_csv(args.output, [{**row, planned.COLUMN: args.key} for row in found.runs])
+    runs, folder, inputs = expand(study, name), args.output.parent / "runs", InputFolders(args.data, args.hashes)
+    stands = {run.id: standing_of(run, folder / run.id, inputs) for run in runs}
+    rows = [kept(row) if stands[row["run"]].done else row for row in found.runs]
+    write_csv(args.output, [{**row, planned.COLUMN: args.key} for row in rows])
     write_csv(args.on_cards, found.cards)
-    runs = {run.id: run for run in expand(study, name)}
-    verdicts = {row["run"]: row["verdict"] for row in found.runs}
-    folder, place = args.output.parent / "runs", Place(args.data, args.hashes)
-    ahead = outlook(name, runs, verdicts, args.submitted, lambda run: standing_of(run, folder / run.id, place))
-    texts = (summary(name, found.runs), on_cards(found.cards), *(f"missing: {line}" for line in found.missing), ahead)
+    verdicts = {row["run"]: row["verdict"] for row in rows}
+    ahead = outlook(name, {run.id: run for run in runs}, verdicts, args.submitted, lambda run: stands[run.id])
+    texts = (summary(name, rows), on_cards(found.cards), *(f"missing: {line}" for line in found.missing), ahead)
     sys.stdout.write("\n".join(text for text in texts if text) + "\n")
 
 

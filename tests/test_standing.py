@@ -14,7 +14,7 @@ from ablation.manifest import hashes_of, settings_hash, settings_of
 from ablation.outlook import outlook
 from ablation.planned import COLUMN, is_current, kept_key, key_of
 from ablation.seal import FILE, outdated, seal, seal_needs
-from ablation.standing import AGAIN, EVALUATE, FINISHED, NEW, RESUME, Place, base_holds, standing_of
+from ablation.standing import AGAIN, EVALUATE, FINISHED, NEW, RESUME, InputFolders, base_holds, standing_of
 from ablation.state import State
 from ablation.sweep import Run, expand
 
@@ -33,8 +33,8 @@ def run(demo_study, tmp_path, monkeypatch) -> Run:
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(tmp_path / "data", tmp_path / "hashes")
+def folders(tmp_path) -> InputFolders:
+    return InputFolders(tmp_path / "data", tmp_path / "hashes")
 
 
 @pytest.fixture
@@ -42,14 +42,18 @@ def folder(tmp_path) -> Path:
     return tmp_path / "run"
 
 
-def inputs_of(run: Run, place: Place) -> dict:
+def inputs_of(run: Run, folders: InputFolders) -> dict:
     weights = {name: hashes_of(Path(path), None) for name, path in run.settings.weight_files().items()}
-    return {"weights": weights, "data": {part.id: digest(place.data / part.id / FILE) for part in run.settings.parts()}}
+    return {"weights": weights, "data": {part.id: digest(folders.data / part.id / FILE) for part in run.settings.parts()}}
 
 
-def publish(run: Run, folder: Path, place: Place) -> None:
+def publish(run: Run, folder: Path, folders: InputFolders) -> None:
     """As a finished run does."""
-    told = {"settings": settings_of(run), "settings_sha256": settings_hash(run.training_view), "inputs": inputs_of(run, place)}
+    told = {
+        "settings": settings_of(run),
+        "settings_sha256": settings_hash(run.training_view),
+        "inputs": inputs_of(run, folders),
+    }
     write_json(folder / "manifest.json", json.loads(json.dumps(told)))
     write_json(folder / "metrics.json", {})
 
@@ -58,49 +62,49 @@ def with_rate(run: Run, rate: float) -> Run:
     return replace(run, strategy=run.strategy.model_copy(update={"lr": rate}))
 
 
-def test_what_is_published_is_finished_until_something_it_depends_on_has_another_content(run, folder, place):
-    assert standing_of(run, folder, place).state == NEW
-    publish(run, folder, place)
-    assert standing_of(run, folder, place).state == FINISHED
+def test_what_is_published_is_finished_until_something_it_depends_on_has_another_content(run, folder, folders):
+    assert standing_of(run, folder, folders).state == NEW
+    publish(run, folder, folders)
+    assert standing_of(run, folder, folders).state == FINISHED
     (weights,) = map(Path, run.settings.weight_files().values())
     weights.unlink()
-    other = Place(place.data, place.hashes.with_name("other"))  # where nothing is remembered
+    other = InputFolders(folders.data, folders.hashes.with_name("other"))  # where nothing is remembered
     assert standing_of(run, folder, other).state == FINISHED, "weights that are not there are not known to differ"
     weights.write_text("others")
-    found = standing_of(run, folder, Place(place.data, place.hashes.with_name("third")))
+    found = standing_of(run, folder, InputFolders(folders.data, folders.hashes.with_name("third")))
     assert found.state == AGAIN and [change.name for change in found.changes] == ["weights (weights)"]
 
 
-def test_a_changed_setting_is_named_as_the_study_file_names_it(run, folder, place):
-    publish(run, folder, place)
-    found = standing_of(with_rate(run, 0.25), folder, place)
+def test_a_changed_setting_is_named_as_the_study_file_names_it(run, folder, folders):
+    publish(run, folder, folders)
+    found = standing_of(with_rate(run, 0.25), folder, folders)
     assert found.state == AGAIN and found.changes == (Change("strategies.A.lr", 0.002, 0.25),)
     assert found.changes[0].swept == "sweep: {strategies.A.lr: [0.002, 0.25]}"
 
 
-def test_a_changed_evaluation_needs_what_was_trained(run, folder, place):
+def test_a_changed_evaluation_needs_what_was_trained(run, folder, folders):
     """Where the checkpoints' folder was purged, nothing is left to evaluate."""
-    publish(run, folder, place)
+    publish(run, folder, folders)
     evaluation = run.settings.evaluation.model_copy(update={"pictures": 7})
     changed = replace(run, settings=run.settings.model_copy(update={"evaluation": evaluation}))
-    assert standing_of(changed, folder, place).state == AGAIN
-    State(folder).take("f" * 64, run.training_view, inputs_of(run, place))
+    assert standing_of(changed, folder, folders).state == AGAIN
+    State(folder).take("f" * 64, run.training_view, inputs_of(run, folders))
     write_json(folder / "state/result.json", {})
-    assert standing_of(changed, folder, place).state == EVALUATE
+    assert standing_of(changed, folder, folders).state == EVALUATE
 
 
-def test_a_checkpoint_counts_for_the_settings_that_it_has(run, folder, place):
-    State(folder).take("f" * 64, run.training_view, inputs_of(run, place))
+def test_a_checkpoint_counts_for_the_settings_that_it_has(run, folder, folders):
+    State(folder).take("f" * 64, run.training_view, inputs_of(run, folders))
     (folder / "state/step-00000040").mkdir()
-    found = standing_of(run, folder, place)
+    found = standing_of(run, folder, folders)
     assert (found.state, found.steps) == (RESUME, 40)
-    assert standing_of(with_rate(run, 0.25), folder, place).state == AGAIN
+    assert standing_of(with_rate(run, 0.25), folder, folders).state == AGAIN
 
 
-def test_the_outlook_counts_runs_and_steps_and_says_how_both_results_are_kept(run, folder, place, tmp_path):
+def test_the_outlook_counts_runs_and_steps_and_says_how_both_results_are_kept(run, folder, folders, tmp_path):
     runs = {run.id: run, "left-out": replace(run, id="left-out")}
-    publish(with_rate(run, 0.25), tmp_path / "runs" / run.id, place)
-    stands = {run.id: standing_of(run, tmp_path / "runs" / run.id, place)}
+    publish(with_rate(run, 0.25), tmp_path / "runs" / run.id, folders)
+    stands = {run.id: standing_of(run, tmp_path / "runs" / run.id, folders)}
     said = outlook("study", runs, {run.id: "fits", "left-out": "oom"}, ["fits", "tight"], lambda one: stands[one.id])
     assert said.splitlines() == [
         f"study: 2 runs: 1 to be trained again, 1 not sent (oom); {run.settings.training.steps} optimizer steps",
@@ -109,15 +113,15 @@ def test_the_outlook_counts_runs_and_steps_and_says_how_both_results_are_kept(ru
     ]
 
 
-def test_the_evaluation_of_the_pretrained_model_is_of_its_weights(run, place, tmp_path):
+def test_the_evaluation_of_the_pretrained_model_is_of_its_weights(run, folders, tmp_path):
     path = tmp_path / "metrics.json"
-    assert base_holds(run, path, place)
+    assert base_holds(run, path, folders)
     write_json(path, {"metrics": {}})
-    assert base_holds(run, path, place), "an older one does not tell"
-    write_json(path, {"inputs": inputs_of(run, place)})
-    assert base_holds(run, path, place)
+    assert base_holds(run, path, folders), "an older one does not tell"
+    write_json(path, {"inputs": inputs_of(run, folders)})
+    assert base_holds(run, path, folders)
     write_json(path, {"inputs": {"weights": {"weights": {}}, "data": {}}})
-    assert not base_holds(run, path, place)
+    assert not base_holds(run, path, folders)
 
 
 def test_a_part_is_outdated_when_what_it_was_made_from_has_another_content(tmp_path):

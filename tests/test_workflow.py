@@ -180,6 +180,23 @@ def test_a_plan_of_another_version_of_the_study_is_made_again(elsewhere, change,
     survived("edited study, without .snakemake", "local", seen=seen, **how)
 
 
+def test_results_stand_when_what_they_were_trained_on_is_gone(elsewhere):
+    """Weights removed to save disk: a plan made again calls the finished runs neither invalid nor to be trained."""
+    weights = elsewhere / "resources/vggt-demo.safetensors"
+    weights.rename(weights.with_suffix(".away"))
+    try:
+        done = snakemake(elsewhere, config=[*MICRO, "title=later"])
+    finally:
+        weights.with_suffix(".away").rename(weights)
+    assert done.returncode == 0 and not {"train_run", "evaluate_base"} & set(jobs(done)), done.stderr[-3000:]
+    assert "2 runs: 2 finished; no optimizer step is taken" in done.stderr and "missing: resources/vggt-demo" in done.stderr
+    results = elsewhere / "results/demo/vggt-eth3d"
+    table = pd.read_parquet(results / "runs.parquet")
+    assert list(table["outcome"]) == ["completed", "completed"] and (table["metric.depth_mae"] > 0).all()
+    assert set(table["reason"]) == {"finished; weights: resources/vggt-demo.safetensors is not there"}
+    assert "later" in (results / "report.html").read_text()
+
+
 @pytest.mark.fault
 def test_a_run_that_is_gone_is_trained_again_and_nothing_else(finished, project):
     """Purged, or removed to have it trained again: between a plan and a report that are up to date."""

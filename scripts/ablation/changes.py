@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-NOT_OF_TRAINING = ("compute.", "evaluation.")  # groups of settings that no training depends on
+from ablation.sweep import NOT_OF_TRAINING
+
 MISSING = "nothing"
 
 
@@ -44,7 +45,12 @@ def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Ch
 
 def of_training(changes: list[Change]) -> list[Change]:
     """Those for which a run is trained again."""
-    return [change for change in changes if not change.name.startswith(NOT_OF_TRAINING)]
+    return [change for change in changes if change.name.partition(".")[0] not in NOT_OF_TRAINING]
+
+
+def of_results(changes: list[Change]) -> list[Change]:
+    """Those for which a run is trained or evaluated again: all but the machine's share."""
+    return [change for change in changes if change.name.partition(".")[0] != "compute"]
 
 
 def _named(view: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablation.changes import Change, changed_inputs, changed_settings, of_training
+from ablation.changes import Change, changed_inputs, changed_settings, of_results, of_training
 from ablation.files import digest
 from ablation.manifest import hashes_of, settings_hash, settings_of, without_places
 from ablation.seal import FILE as SEAL
@@ -19,8 +19,8 @@ from ablation.sweep import Run
 FINISHED, EVALUATE, RESUME, AGAIN, NEW = "finished", "evaluate", "resume", "again", "new"
 
 
-class Place(NamedTuple):
-    """Where the workflow keeps what runs read: ``data``, a folder of prepared parts, and ``hashes`` of weights."""
+class InputFolders(NamedTuple):
+    """Where the workflow keeps what runs read: ``data``, the prepared parts, and ``hashes`` of weights."""
 
     data: Path
     hashes: Path
@@ -40,14 +40,14 @@ class Standing(NamedTuple):
         return self.state == FINISHED
 
 
-def standing_of(run: Run, folder: Path, place: Place) -> Standing:
+def standing_of(run: Run, folder: Path, folders: InputFolders) -> Standing:
     """Where ``run`` stands, whose files are in ``folder``."""
     if not folder.is_dir():
         return Standing(run, NEW)
     published = _json(folder / "manifest.json") if (folder / "metrics.json").exists() else None
     if published is None:
-        return _unpublished(run, folder, place)
-    changes = _since(published, run, place)
+        return _unpublished(run, folder, folders)
+    changes = _since(published, run, folders)
     if not changes:
         return Standing(run, FINISHED)
     state, again = State(folder), of_training(changes)
@@ -55,51 +55,50 @@ def standing_of(run: Run, folder: Path, place: Place) -> Standing:
     return Standing(run, EVALUATE if kept else AGAIN, 0, tuple(again or changes))
 
 
-def base_holds(run: Run, path: Path, place: Place) -> bool:
+def base_holds(run: Run, path: Path, folders: InputFolders) -> bool:
     """Whether the evaluation of the pretrained model in ``path`` is of what ``run`` reads; an older one does not tell."""
     known = _json(path)
-    return known is None or "inputs" not in known or not changed_inputs(known["inputs"], inputs_now(run, place))
+    return known is None or "inputs" not in known or not changed_inputs(known["inputs"], inputs_now(run, folders))
 
 
-def inputs_now(run: Run, place: Place) -> dict[str, Any]:
+def inputs_now(run: Run, folders: InputFolders) -> dict[str, Any]:
     """The content of what ``run`` reads, as a manifest has it; None for what is not there."""
     data = tuple(part.id for part in run.settings.parts())
-    return _inputs(tuple(run.settings.weight_files().items()), data, place)
+    return _inputs(tuple(run.settings.weight_files().items()), data, folders)
 
 
 @cache
-def _inputs(weights: Iterable[tuple[str, str]], data: Iterable[str], place: Place) -> dict[str, Any]:
+def _inputs(weights: Iterable[tuple[str, str]], data: Iterable[str], folders: InputFolders) -> dict[str, Any]:
     there = {name: Path(path) for name, path in weights}
     return {
-        "weights": {name: hashes_of(path, place.hashes) if path.exists() else None for name, path in there.items()},
-        "data": {part: digest(place.data / part / SEAL) for part in data},
+        "weights": {name: hashes_of(path, folders.hashes) if path.exists() else None for name, path in there.items()},
+        "data": {part: digest(folders.data / part / SEAL) for part in data},
     }
 
 
-def _since(published: Mapping[str, Any], run: Run, place: Place) -> list[Change]:
+def _since(published: Mapping[str, Any], run: Run, folders: InputFolders) -> list[Change]:
     """What has changed since a result was published with this manifest; one that does not tell is taken for the right one."""
     if not {"settings", "settings_sha256", "inputs"} <= published.keys():
         return []
-    inputs = changed_inputs(published["inputs"], inputs_now(run, place))
-    if published["settings_sha256"] != settings_hash(run.training_view):
-        return changed_settings(published["settings"], settings_of(run)) + inputs
-    before = published["settings"]["settings"].get("evaluation")
-    now = _evaluation(run)
-    return inputs if before == now else [Change("evaluation.", "as it was", "as it is"), *inputs]
+    inputs = changed_inputs(published["inputs"], inputs_now(run, folders))
+    if _same_settings(published, run):  # of thousands of runs, nearly always
+        return inputs
+    return of_results(changed_settings(published["settings"], settings_of(run))) + inputs
 
 
-def _evaluation(run: Run) -> Any:
-    """The settings of the evaluation, as a manifest has them."""
-    return without_places(run.settings.evaluation.model_dump(mode="json"))
+def _same_settings(published: Mapping[str, Any], run: Run) -> bool:
+    evaluation = without_places(run.settings.evaluation.model_dump(mode="json"))
+    same = published["settings_sha256"] == settings_hash(run.training_view)
+    return same and published["settings"]["settings"].get("evaluation") == evaluation
 
 
-def _unpublished(run: Run, folder: Path, place: Place) -> Standing:
+def _unpublished(run: Run, folder: Path, folders: InputFolders) -> Standing:
     """Where a run stands that has no result which is published."""
     state = State(folder)
     if (before := state.owner()) is None:
         return Standing(run, NEW)
     view = {key: run.training_view[key] for key in ("axes", "strategy", "settings")}
-    changes = changed_settings(before["view"], view) + changed_inputs(before["inputs"], inputs_now(run, place))
+    changes = changed_settings(before["view"], view) + changed_inputs(before["inputs"], inputs_now(run, folders))
     if changes:
         return Standing(run, AGAIN if state.steps() else NEW, 0, tuple(changes))
     if state.has_result():

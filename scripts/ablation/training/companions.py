@@ -1,6 +1,5 @@
 """Runs that one job does one after the other, each in a fork of a process that has loaded the libraries for all of them."""
 
-import csv
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ablation import leave
 from ablation.cli import call
+from ablation.planned import verdicts_of
 from ablation.resolved import runs_of
 from ablation.sweep import Run
 from ablation.training.launcher import passed_on
@@ -21,11 +21,7 @@ SENT = ("fits", "tight")  # verdicts of the plan
 
 def companions_of(run: Run, study: Path, plan: Path) -> list[Run]:
     """Others of the resolved ``study`` that may follow ``run``: those that read the same, and that the ``plan`` sends."""
-    try:
-        with plan.open(newline="", encoding="utf-8") as file:
-            sent = {row["run"] for row in csv.DictReader(file) if row["verdict"] in SENT}
-    except OSError:
-        return []
+    sent = {run for run, verdict in verdicts_of(plan).items() if verdict in SENT}
     return [
         other
         for other in runs_of(study)
