@@ -10,7 +10,7 @@ from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 
 def asked_executor():
-    """The name of the executor that the command line or its profile asks for; Snakemake tells it only when jobs are to run."""
+    """The executor's name, from the command line or its profile; Snakemake itself sets it only after it has read the rules."""
     frame = sys._getframe()
     while frame and frame.f_code.co_name != "args_to_api":
         frame = frame.f_back
@@ -50,7 +50,7 @@ if workflow.is_main_process and (unshared := not_shared()):
         " (checkpoints, leases); mount a volume where all of them see it and run Snakemake on it, in the machine or pod that has"
         " the GPUs (--profile local) or with an executor whose nodes share it (docs/cluster.md)"
     )
-# For profiles/slurm/bin/sbatch: it sends jobs as long as this pipe is there, and tells by it what it waits for.
+# For profiles/slurm/bin/sbatch: it submits jobs while this pipe exists, and reports through it what it waits for.
 os.environ.pop("SNAKEMAKE_SENDS", None)
 SENDS = Path(workflow.snakemake_tmp_dir, "sends")
 if workflow.is_main_process and SLURM:

@@ -18,7 +18,7 @@ HEAD = ("strategy", "rank", "precision", "batch", "accum", "GiB", "head-room", "
 
 
 def rated(runs: list[Run], measured: Measured) -> list[Speed]:
-    """Their speeds; whoever waits is told while operations are counted."""
+    """The speeds of runs, with progress while operations are counted."""
     flops = Flops(runs)
     counted = dict(zip(map(id, runs), map(flops, followed(runs, "comparing speeds", len(runs), "option")), strict=True))
     return speeds(runs, measured, lambda run: counted[id(run)])

@@ -17,8 +17,8 @@ class Journal:
     Events: ``start`` (``attempt``, ``settings``: a hash of what is trained, ``host``, ``process``, ``slurm_job``, ``gpus``);
     ``train`` (``step``: steps that are done, ``total_steps``, ``repeats``: steps that an attempt before had taken further);
     ``end`` (``how``: completed, oom, diverged, failed or preempted; ``reason``; ``energy_j`` of its GPUs, None where they do
-    not tell; ``packed``: how many were on its GPU at a time, at most; ``seconds`` since the start, by a clock that nobody
-    sets; absent from what older versions wrote). ``time`` is in Unix seconds, by the machine's clock, which may be set.
+    not tell; ``packed``: the most jobs on its GPU at a time; ``seconds`` since the start, by the monotonic clock, absent
+    in records of older versions). ``time`` is in Unix seconds, by the wall clock, which may jump.
     """
 
     def __init__(self, folder: Path):
@@ -68,7 +68,7 @@ class Journal:
     def attempts(self, settings: str) -> list[Event]:
         """Each attempt with these settings: ``begin``, ``end`` (None: it was killed), ``seconds`` from one to the other,
 
-        ``how``, ``energy_j``, ``packed``. ``seconds`` is None where it was killed, and where only a clock tells that was set.
+        ``how``, ``energy_j``, ``packed``. ``seconds`` is None for a killed attempt, and for an old one with an impossible end.
         """
         found: list[Event] = []
         unknown = {"end": None, "seconds": None, "how": "killed", "energy_j": None, "packed": None}

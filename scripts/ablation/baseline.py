@@ -17,7 +17,7 @@ class Compared(NamedTuple):
     open: list[str]
     """Axes in which the cells differ that the baseline fits; empty where it is one cell, or none."""
     of: list[int | None]
-    """For each cell the index of its baseline, which may be itself; None where there is none."""
+    """The index of each cell's baseline, which may be the cell itself; None for a cell without one."""
 
 
 def compared(baseline: Mapping[str, Any] | None, cells: Sequence[Cell]) -> Compared:

@@ -18,9 +18,9 @@ device         ``type`` (cpu or cuda), ``threads`` a process; of a GPU ``name``,
                ``cuda``, ``cudnn``, ``driver``
 host, slurm_job, slurm_array, slurm_partition           where; None without SLURM
 attempts       each ``{begin, end, how, energy_j, packed}``; ``end`` is None and ``how`` killed where nothing more was heard;
-               ``packed``: how many were on its GPU at a time, at most (runs by ``compute.pack``, or a neighbour)
-times          ``begin`` of the first attempt, ``end`` of the last, by the machine's clock; ``seconds`` of all that ended,
-               whatever that clock did meanwhile; None where nothing else tells
+               ``packed``: the most jobs on its GPU at a time (runs by ``compute.pack``, or a neighbour)
+times          ``begin`` of the first attempt, ``end`` of the last, by the wall clock; ``seconds`` of all that ended, by
+               the monotonic clock; None where it is not recorded and the wall clock ran backwards
 energy_j       of its GPUs over all attempts, in J; None where a GPU or an attempt does not tell, on several nodes, on a CPU,
                or beside others
 files          what was saved and can be made again: path in the run's folder -> SHA-256; ``history.csv``, and

@@ -33,8 +33,8 @@ class CardShared(UserError):
 class Neighbours:
     """Processes of others on ``gpus``, as CUDA_VISIBLE_DEVICES names them. To be made before this process uses them.
 
-    Where NVML tells processes apart, what they hold is known. Where not (containers), it is what the whole device has in use
-    beyond what it had when this was made and what this process holds; and nothing where NVML does not tell that.
+    Where NVML lists processes, their memory is known. Where it does not (containers), the memory of others is the device's
+    used memory, less what was used when this object was made and what this process holds. Without that number, it is unknown.
     """
 
     def __init__(self, gpus: Sequence[str]):

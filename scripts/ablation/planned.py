@@ -18,8 +18,8 @@ def key_of(said: Any, found: Sequence[str]) -> str:
 def kept_key(plan: Path, now: str) -> str:
     """The key of the plan that is there, if it holds for ``now``; else ``now``.
 
-    It holds where the study says the same and nothing was found since that was missing then: what has gone since changes no
-    verdict of a run that may be finished.
+    It holds if the study says the same and no missing file has appeared since. Files that were deleted since change nothing:
+    finished runs must keep their verdicts.
     """
     known = _recorded(plan)
     holds = known[:1] == now.split()[:1] and set(now.split()) <= set(known)

@@ -77,7 +77,7 @@ def _inputs(weights: Iterable[tuple[str, str]], data: Iterable[str], folders: In
 
 
 def _since(published: Mapping[str, Any], run: Run, folders: InputFolders) -> list[Change]:
-    """What has changed since a result was published with this manifest; one that does not tell is taken for the right one."""
+    """What has changed since a result was published with this manifest; an older manifest without hashes counts as current."""
     if not {"settings", "settings_sha256", "inputs"} <= published.keys():
         return []
     inputs = changed_inputs(published["inputs"], inputs_now(run, folders))

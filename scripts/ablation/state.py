@@ -1,7 +1,7 @@
-"""``state/`` of a run's folder: checkpoints, history and result belong to one training, and to nothing else.
+"""``state/`` of a run's folder: its checkpoints, history and result belong to one training.
 
-Where settings or inputs change, what the training before has left is set aside and named, not used and not lost: it is there
-again when the change is taken back.
+When settings or inputs change, the files of the previous training move aside and the log names them. They come back when the
+change is undone.
 """
 
 import json
@@ -68,7 +68,7 @@ class State:
         steps = ", ".join(map(str, self.steps())) or "none"
         log.warning(
             "%s: what an earlier training left (checkpoints after steps: %s) is not used, since %s; it is kept in %s until the"
-            " run has ended",
+            " run ends",
             *(self.folder, steps, _why(before, now), aside),
         )
         for path in left:

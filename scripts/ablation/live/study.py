@@ -51,7 +51,7 @@ class Study:
 
     @property
     def planning(self) -> str:
-        """How far the making of the plan is, where there is none."""
+        """The state of a plan that is not there yet: being made, failed and why, or not begun."""
         if self.plan_silence is None:
             return "not planned yet"
         if self.plan_silence > QUIET_LOG:
