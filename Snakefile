@@ -53,7 +53,7 @@ rule all:
 rule plan:
     input:
         [recommended_file(study) for study in STUDIES],
-        plans_told,
+        or_stop(plans_told),
         [claims_file(study, "plan_claims.csv") for study in STUDIES],
     localrule: True
 

@@ -1,8 +1,11 @@
 # The studies that run, their runs, and the places of their files. Pure functions of the configuration.
 import json
 import sys
+import traceback
 from functools import cache
 from pathlib import Path
+
+from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
 from ablation.cli import first_on_path
 from ablation.canonical import canonical
@@ -79,6 +82,28 @@ def run_of(wildcards):
         sys.exit(
             f"error: the study {study} has no run {wildcards.run} (any more); `snakemake plan` lists its runs"
         )
+
+
+def or_stop(function):
+    """An input function whose errors end the start with one line.
+
+    Snakemake takes a file whose input function fails for a file without a rule if it exists: "nothing to be done".
+    """
+
+    def stopping(wildcards):
+        try:
+            return function(wildcards)
+        except (WorkflowError, IncompleteCheckpointException):
+            raise  # Snakemake's own
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except Exception as error:
+            traceback.print_exc()
+            sys.exit(
+                f"error: {type(error).__name__}: {error}; this is a bug of the workflow, please report it with the lines above"
+            )
+
+    return stopping
 
 
 def of_run(value, runs=None):

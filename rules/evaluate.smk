@@ -4,9 +4,9 @@
 rule evaluate_base:
     input:
         # Known by content, not by time.
-        weights=ancient(lambda w: weights_of_base(w)),
-        data=ancient(lambda w: data_of(base_run(w))),
-        prefix=ancient(lambda w: prefix_of(w, base_run(w))),
+        weights=ancient(or_stop(weights_of_base)),
+        data=ancient(or_stop(lambda w: data_of(base_run(w)))),
+        prefix=ancient(or_stop(lambda w: prefix_of(w, base_run(w)))),
     output:
         "results/{scale}/{study}/base/{base}/metrics.json",
     log:

@@ -10,7 +10,7 @@ if workflow.is_main_process and "tracers" not in workflow.global_resources:
 
 checkpoint plan_study:
     input:
-        lambda w: plan_if_stale(w.study),
+        or_stop(lambda w: plan_if_stale(w.study)),
     output:
         plan="results/{scale}/{study}/plan.csv",
         on_cards="results/{scale}/{study}/cards.csv",

@@ -6,8 +6,8 @@
 
 rule cache_prefix:
     input:
-        weights=ancient(lambda w: weights_of(prefix_run(w))),
-        data=ancient(lambda w: data_of(prefix_run(w))),
+        weights=ancient(or_stop(lambda w: weights_of(prefix_run(w)))),
+        data=ancient(or_stop(lambda w: data_of(prefix_run(w)))),
     output:
         directory("results/{scale}/{study}/prefix/{prefix}"),
     log:

@@ -4,7 +4,7 @@
 rule prepare_part:
     input:
         # Known by content, not by time.
-        ancient(lambda w: needs_of_part(w)),
+        ancient(or_stop(needs_of_part)),
     output:
         directory("results/{scale}/data/{part}"),
     log:

@@ -4,7 +4,7 @@
 rule collect_runs:
     input:
         plan="results/{scale}/{study}/plan.csv",
-        metrics=results_told,
+        metrics=or_stop(results_told),
     output:
         parquet="results/{scale}/{study}/runs.parquet",
         csv="results/{scale}/{study}/runs.csv",
@@ -27,10 +27,10 @@ rule collect_runs:
 
 rule write_report:
     input:
-        recommended=lambda w: recommended_file(w.study),
+        recommended=or_stop(lambda w: recommended_file(w.study)),
         runs="results/{scale}/{study}/runs.parquet",
         ladder="results/{scale}/{study}/ladder.csv",
-        claims=lambda w: claims_file(w.study, "claims.csv"),
+        claims=or_stop(lambda w: claims_file(w.study, "claims.csv")),
     output:
         page=report(
             "results/{scale}/{study}/report.html",

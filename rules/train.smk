@@ -5,8 +5,8 @@
 rule train_run:
     input:
         # It was made from the same weights and data: a file to look at instead of many, for each of thousands of runs.
-        base=ancient(lambda w: base_of_run(w)),
-        prefix=ancient(lambda w: prefix_of(w, run_of(w))),
+        base=ancient(or_stop(base_of_run)),
+        prefix=ancient(or_stop(lambda w: prefix_of(w, run_of(w)))),
     output:
         run="results/{scale}/{study}/runs/{run}/run.yaml",
         history="results/{scale}/{study}/runs/{run}/history.csv",

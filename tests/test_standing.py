@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablation.changes import Change, changed_settings
+from ablation.errors import UserError
 from ablation.files import digest, write_csv, write_json
 from ablation.manifest import hashes_of, settings_hash, settings_of
 from ablation.outlook import outlook
@@ -111,6 +112,24 @@ def test_the_outlook_counts_runs_and_steps_and_says_how_both_results_are_kept(ru
         "  1 trained again, and replaced: strategies.A.lr 0.25 -> 0.002",
         "    to keep both results: leave strategies.A.lr as it was and add sweep: {strategies.A.lr: [0.25, 0.002]}",
     ]
+
+
+def test_a_changed_list_is_said_as_well(run, folder, folders, tmp_path):
+    """What cannot be hashed must not hide a run that is trained again."""
+    publish(run, folder, folders)
+    train = run.strategy.train.model_copy(update={"lora": ["camera_head"]})
+    other = replace(run, strategy=run.strategy.model_copy(update={"train": train}))
+    found = standing_of(other, folder, folders)
+    assert found.state == AGAIN
+    said = outlook("study", {run.id: other}, {run.id: "fits"}, ["fits"], lambda _: found).splitlines()
+    assert said[1].startswith("  1 trained again, and replaced: strategies.A.train.lora [") and "a name of its own" in said[2]
+
+
+def test_a_damaged_manifest_is_one_line(run, folder, folders):
+    publish(run, folder, folders)
+    write_json(folder / "manifest.json", {"settings": [], "settings_sha256": "", "inputs": {}})
+    with pytest.raises(UserError, match=r"manifest\.json: is damaged .* remove .* to have the run trained again"):
+        standing_of(run, folder, folders)
 
 
 def test_the_evaluation_of_the_pretrained_model_is_of_its_weights(run, folders, tmp_path):

@@ -180,6 +180,28 @@ def test_a_plan_of_another_version_of_the_study_is_made_again(elsewhere, change,
     survived("edited study, without .snakemake", "local", seen=seen, **how)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("strategies={A: {train: {lora: [camera_head]}}}", "1 trained again, and replaced: strategies.A.train.lora ["),
+        (None, "error: results/demo/vggt-eth3d/runs/"),
+    ],
+    ids=["a list", "a damaged manifest"],
+)
+def test_what_goes_wrong_in_a_look_is_never_nothing_to_be_done(elsewhere, change, said):
+    """Snakemake takes a file whose input function fails, and which exists, for one that no rule makes."""
+    manifest = min((elsewhere / "results/demo/vggt-eth3d/runs").glob("A-*")) / "manifest.json"
+    before = manifest.read_text()
+    if change is None:
+        manifest.write_text('{"settings": [], "settings_sha256": "", "inputs": {}}')
+    try:
+        done = snakemake(elsewhere, "-n", config=[*MICRO, *filter(None, [change])])
+    finally:
+        manifest.write_text(before)
+    assert said in done.stderr and "Nothing to be done" not in done.stdout + done.stderr, done.stderr[-2000:]
+    assert (done.returncode == 0) == (change is not None) and "Traceback" not in done.stderr
+
+
 def test_results_stand_when_what_they_were_trained_on_is_gone(elsewhere):
     """Weights removed to save disk: a plan made again calls the finished runs neither invalid nor to be trained."""
     weights = elsewhere / "resources/vggt-demo.safetensors"

@@ -68,7 +68,7 @@ class Journal:
     def attempts(self, settings: str) -> list[Event]:
         """Each attempt with these settings: ``begin``, ``end`` (None: it was killed), ``seconds`` from one to the other,
 
-        ``how``, ``energy_j``, ``packed``. ``seconds`` is None for a killed attempt, and for an old record that ends before it begins.
+        ``how``, ``energy_j``, ``packed``. ``seconds`` is None for a killed attempt, or an old one with impossible times.
         """
         found: list[Event] = []
         unknown = {"end": None, "seconds": None, "how": "killed", "energy_j": None, "packed": None}

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ablation.changes import Change
-from ablation.settings import Training
 from ablation.standing import AGAIN, EVALUATE, FINISHED, NEW, RESUME, Standing
 from ablation.sweep import Run
 
@@ -38,23 +37,20 @@ def _steps(found: Iterable[Standing]) -> str:
     if not ahead:
         return "; no optimizer step is taken"
     steps = sum(one.run.settings.training.steps - one.steps for one in ahead if one.run.settings.training.steps)
-    epochs = Counter(_epochs(one.run.settings.training) for one in ahead)
+    epochs = Counter(one.run.settings.training.epochs for one in ahead)
     parts = [f"{steps:,} optimizer steps"] if steps else []
     parts += [f"{count} x {number} epochs" for number, count in epochs.items() if number]
     return f"; {' and '.join(parts)}"
 
 
-def _epochs(training: Training) -> int | None:
-    return training.epochs
-
-
 def _reasons(found: Iterable[Standing]) -> list[str]:
     """Why runs are trained again, the most frequent reason first, and how both results are kept."""
-    kinds = Counter(one.changes for one in found if one.state == AGAIN)
+    reasons = [(", ".join(map(str, one.changes)), one.changes) for one in found if one.state == AGAIN]
+    kinds, changes = Counter(said for said, _ in reasons), dict(reasons)
     lines = []
-    for changes, count in kinds.most_common(SHOWN):
-        lines.append(f"  {count} trained again, and replaced: {', '.join(map(str, changes))}")
-        lines.append(f"    {_keep_both(changes)}")
+    for said, count in kinds.most_common(SHOWN):
+        lines.append(f"  {count} trained again, and replaced: {said}")
+        lines.append(f"    {_keep_both(changes[said])}")
     if len(kinds) > SHOWN:
         lines.append(f"  and for {len(kinds) - SHOWN} other reasons")
     return lines

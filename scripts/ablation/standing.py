@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablation.changes import Change, changed_inputs, changed_settings, of_results, of_training
+from ablation.errors import UserError
 from ablation.files import digest
 from ablation.manifest import hashes_of, settings_hash, settings_of, without_places
 from ablation.seal import FILE as SEAL
@@ -47,7 +48,11 @@ def standing_of(run: Run, folder: Path, folders: InputFolders) -> Standing:
     published = _json(folder / "manifest.json") if (folder / "metrics.json").exists() else None
     if published is None:
         return _unpublished(run, folder, folders)
-    changes = _since(published, run, folders)
+    try:
+        changes = _since(published, run, folders)
+    except (AttributeError, KeyError, TypeError) as error:
+        manifest = folder / "manifest.json"
+        raise UserError(f"{manifest}: is damaged ({error}); remove {folder} to have the run trained again") from None
     if not changes:
         return Standing(run, FINISHED)
     state, again = State(folder), of_training(changes)
