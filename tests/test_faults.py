@@ -22,6 +22,7 @@ from workflow import copy_project, snakemake
 
 from ablation import leave
 from ablation.attempts import Journal
+from ablation.manifest import CARD
 from ablation.seal import seal
 from ablation.study import load_study
 from ablation.sweep import Run, expand
@@ -38,11 +39,11 @@ def root(scene_root, vggt, tmp_path) -> Path:
 
 
 def outcome(folder: Path) -> tuple[list[dict], dict[str, bytes], dict]:
-    """What must be the same: the history less its times, the adapter's bytes, the counts of memory."""
+    """What must be the same: the history less its times, the adapter's bytes less the card with its times, the counts."""
     rows = (folder / "history.csv").read_text().splitlines()
     names = rows[0].split(",")
     table = [{k: v for k, v in zip(names, row.split(","), strict=True) if k != "seconds"} for row in rows[1:]]
-    adapter = {path.name: path.read_bytes() for path in (folder / "adapter").iterdir()}
+    adapter = {path.name: path.read_bytes() for path in (folder / "adapter").iterdir() if path.name != CARD}
     record = launch.record(folder)
     return table, adapter, {name: record[name] for name in ("outcome", "steps", "final_loss", "diagnoses", "parameters")}
 
