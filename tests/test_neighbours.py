@@ -19,10 +19,10 @@ from test_runs_per_job import command, studied
 
 from ablation import gpus, neighbours, nvml
 from ablation.attempts import Journal
+from ablation.kin import WATCHER
 from ablation.neighbours import CardShared, Neighbours
 from ablation.probe import measure as probing
 from ablation.systems.vggt.system import System
-from ablation.training.processes import WATCHER
 from ablation.vram.budget import Budget
 from ablation.vram.measure import GIB, CpuMeter
 from ablation.vram.oom import beyond_budget, spoiled

@@ -7,12 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ablation import leave, nvml
 from ablation.errors import UserError
-from ablation.training.processes import WATCHER
+from ablation.kin import is_own
 
 GIB = 2**30
 NOTABLE_GIB = 1.0  # less is a desktop, or a process that has only begun
@@ -55,7 +54,7 @@ class Neighbours:
         uuid = nvml.uuid_of(gpu)
         processes = nvml.processes(uuid)
         if os.getpid() in processes and None not in processes.values():
-            others = {number: size for number, size in processes.items() if not _is_own(number)}
+            others = {number: size for number, size in processes.items() if not is_own(number)}
             return _told(gpu, sum(others.values()), _named(others))
         now = nvml.device_used_bytes(uuid)
         return None if None in (now, before) else _told(gpu, now - before - _own_bytes(), "processes that NVML does not tell")
@@ -78,22 +77,6 @@ def _named(processes: Mapping[int, int]) -> str:
     ordered = sorted(processes, key=lambda number: -processes[number])
     names = {number: Path(nvml.process_name(number)).name for number in ordered}
     return ", ".join(f"process {number}" + f" ({name})" * bool(name) for number, name in names.items())
-
-
-def _is_own(number: int) -> bool:
-    """Whether a process is this one, of this one's making, or trains with it: they have the same launcher."""
-    ours = {os.getpid(), int(os.environ.get(WATCHER, os.getpid()))}
-    while number > 1:
-        if number in ours:
-            return True
-        number = _parent(number)
-    return False
-
-
-def _parent(number: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
-    return 0
 
 
 def _own_bytes() -> int:

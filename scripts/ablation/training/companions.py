@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ablation import leave
 from ablation.cli import call
+from ablation.kin import die_with
 from ablation.planned import verdicts_of
 from ablation.resolved import runs_of
 from ablation.sweep import Run
 from ablation.training.launcher import passed_on
-from ablation.training.processes import die_with
 
 SENT = ("fits", "tight")  # verdicts of the plan
 

@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ablation.errors import UserError
+from ablation.kin import WATCHER
 from ablation.training import failures
 from ablation.training.nodes import LOST_NODE, OtherNodes
-from ablation.training.processes import FORWARDED, LISTENER, REPORT, WATCHER
+from ablation.training.processes import FORWARDED, LISTENER, REPORT
 
 OOM = 75  # exit status of a process that ran out of memory
 POLL_SECONDS = 0.1

@@ -3,7 +3,6 @@
 :mod:`ablation.training.launcher` starts them.
 """
 
-import ctypes
 import os
 import signal
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ablation.kin import WATCHER, die_with
 from ablation.training.failures import reporting
 
 FORWARDED = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-REPORT, WATCHER, LISTENER = "ABLATION_REPORT", "ABLATION_WATCHER", "ABLATION_LISTENER"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+REPORT, LISTENER = "ABLATION_REPORT", "ABLATION_LISTENER"
 
 
 class Place(NamedTuple):
@@ -55,13 +54,6 @@ def as_one_of_several(patience: float) -> Iterator[None]:
     with reporting(Path(os.environ[REPORT]), place().rank, patience):
         yield
     part()
-
-
-def die_with(parent: int) -> None:
-    """Have this process killed when ``parent``, which has started it, dies; at once if it has."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def join(backend: str, patience: float) -> None:

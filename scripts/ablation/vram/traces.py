@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from ablation.canonical import canonical, short_hash
 from ablation.errors import UserError
 from ablation.files import replacing
+from ablation.kin import die_with
 from ablation.sweep import Run
-from ablation.training.processes import die_with
 from ablation.vram.affine import along
 from ablation.vram.sharding.rank import as_sharded
 from ablation.vram.trace import MICRO_STEPS, Call, Mark, Modules, Trace, Untraceable
