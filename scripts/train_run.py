@@ -25,9 +25,8 @@ from ablation.files import NO_SPACE
 from ablation.gpus import Lease, lease_gpus, visible_gpus
 from ablation.hardware import load_card
 from ablation.manifest import inputs_of
-from ablation.neighbours import AGAIN, NOBODY, CardShared, Neighbours, of_place
+from ablation.neighbours import AGAIN, NOBODY, CardShared, Neighbours, Usage, mark, of_place
 from ablation.neighbours import STATUS as DISTURBED
-from ablation.nvml import energy_of
 from ablation.packing import share_of
 from ablation.resolved import load_run
 from ablation.state import State
@@ -119,14 +118,6 @@ def attempt(
     return found
 
 
-def mark(found: dict[str, Any], in_part: bool) -> None:
-    """Say that ``found`` was measured beside others. What the whole device took is nobody's; in a part, it is not measured."""
-    if "time" in found:
-        found["time"]["packed"] = 2
-    if not in_part:
-        found["memory"] |= {name: None for name in ("energy_j", "peak_device_gib") if name in found["memory"]}
-
-
 def recomputed_of(run: Run, args: argparse.Namespace) -> int | None:
     """How many blocks the run recomputes, if it leaves that to its card: as the plan has found."""
     if not run.left_to_card:
@@ -184,23 +175,10 @@ def work(run: Run, args: argparse.Namespace, result: Result, held: Lease) -> str
     return "preempted" if found is None else found["outcome"]
 
 
-class Measured:
-    """What an attempt takes of its GPUs: to be made before it, and asked after."""
-
-    def __init__(self, held: Lease):
-        self.held, self._beside, self._before = held, Neighbours(held.gpus), energy_of(held.gpus)
-
-    def used(self) -> tuple[float | None, int]:
-        """Energy in J, None where a GPU is shared or does not tell; and how many were on one at a time, at most."""
-        now, shared = energy_of(self.held.gpus), self._beside.found() is not None
-        known = now is not None and self._before is not None and self.held.share is None and not shared
-        return round(now - self._before, 1) if known else None, max(self.held.most(), 1 + shared)
-
-
 def journaled(journal: Journal, fingerprint: str, held: Lease, work: Callable[[], str]) -> None:
     """Do ``work``, an attempt at a run, with its beginning and its end in the journal."""
     journal.start(fingerprint, held.gpus)
-    measured = Measured(held)
+    measured = Usage(held)
     try:
         outcome = work()
     except BaseException as error:
@@ -333,8 +311,8 @@ def go_on(run: Run, args: argparse.Namespace) -> None:
                 logging.warning("run %s %s; its own job tries it again", other.id, how)
 
 
-def main() -> None:
-    """Lease the folder; train and evaluate, unless that is done; publish; with ``compute.runs_per_job``, go on with others."""
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, help="study.json; without it, --run is the path of a run.yaml")
     parser.add_argument("--run", required=True, help="the run's id in the study, or a run.yaml")
@@ -348,7 +326,12 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="have the GPU for itself whatever the plan says")
     add_prefix_arguments(parser)
     parser.add_argument(AGAIN, action="store_true", help="what runs beside it has disturbed it once")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Lease the folder; train and evaluate, unless that is done; publish; with ``compute.runs_per_job``, go on with others."""
+    args = arguments()
     leave.listen()
     run = load_run(args.study, args.run, args.fingerprint)
     job, compute = Job(run, args), run.settings.compute

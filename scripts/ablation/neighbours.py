@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ablation import leave, nvml
 from ablation.errors import UserError
+from ablation.gpus import Lease
 from ablation.kin import is_own
 
 GIB = 2**30
@@ -66,6 +68,27 @@ NOBODY = Neighbours([])
 def of_place(number: int, gpus: Sequence[str]) -> Neighbours:
     """Those on one of ``gpus``, by its number; none where there is no such GPU."""
     return Neighbours(gpus[number : number + 1])
+
+
+class Usage:
+    """What an attempt uses of its GPUs. Made before the attempt, asked after it."""
+
+    def __init__(self, held: Lease):
+        self.held, self._beside, self._before = held, Neighbours(held.gpus), nvml.energy_of(held.gpus)
+
+    def used(self) -> tuple[float | None, int]:
+        """Energy in J, None where a GPU is shared or does not report it; and the most jobs on one GPU at a time."""
+        now, shared = nvml.energy_of(self.held.gpus), self._beside.found() is not None
+        known = now is not None and self._before is not None and self.held.share is None and not shared
+        return round(now - self._before, 1) if known else None, max(self.held.most(), 1 + shared)
+
+
+def mark(found: dict[str, Any], in_part: bool) -> None:
+    """Record in ``found`` that the card was shared: numbers of the whole device go, unless the run had a part (``in_part``)."""
+    if "time" in found:
+        found["time"]["packed"] = 2
+    if not in_part:
+        found["memory"] |= {name: None for name in ("energy_j", "peak_device_gib") if name in found["memory"]}
 
 
 def _told(gpu: str, size: int, who: str) -> str | None:
