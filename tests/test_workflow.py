@@ -15,6 +15,7 @@ import pytest
 from faults import survived
 from huggingface_hub import ModelCard
 from peft import PeftConfig
+from test_faults import outcome
 from test_report_page import data_of
 from workflow import TWO_SCENES, copy_project, jobs, snakemake
 
@@ -152,9 +153,9 @@ def test_times_and_places_retrain_nothing(elsewhere):
     done = snakemake(elsewhere, "-n", config=MICRO)
     assert done.returncode == 0 and "2 runs: 2 finished; no optimizer step is taken" in done.stderr, done.stderr[-3000:]
     assert not {"train_run", "evaluate_base", "prepare_part", "plan_study"} & set(jobs(done))
-    same = "bit for bit"
+    how = {"seconds": time.monotonic() - begun, "repeated": 0, "same": "untouched"}
     seen = "“2 runs: 2 finished; no optimizer step is taken”; the report alone is made again"
-    survived("results copied to another machine", "local", seen=seen, seconds=time.monotonic() - begun, repeated=0, same=same)
+    survived("results copied to another machine", "local", seen=seen, **how)
 
 
 @pytest.mark.fault
@@ -222,15 +223,15 @@ def test_results_stand_when_what_they_were_trained_on_is_gone(elsewhere):
 @pytest.mark.fault
 def test_a_run_that_is_gone_is_trained_again_and_nothing_else(finished, project):
     """Purged, or removed to have it trained again: between a plan and a report that are up to date."""
-    run = min((finished / "runs").iterdir())
+    run, purged = min((finished / "runs").iterdir()), finished / "purged"
     begun = time.monotonic()
-    run.rename(finished / "purged")
-    try:
-        done = snakemake(project, "-n", config=MICRO)
-    finally:
-        (finished / "purged").rename(run)
-    assert "2 runs: 1 finished, 1 to be trained; 3 optimizer steps" in done.stderr, done.stderr[-3000:]
-    assert jobs(done)["train_run"] == 1 and not {"evaluate_base", "prepare_part"} & set(jobs(done))
+    run.rename(purged)
+    done = snakemake(project, config=MICRO)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 runs: 1 finished, 1 to be trained; 3 optimizer steps" in done.stderr
+    assert jobs(done)["train_run"] == 1 and not {"evaluate_base", "prepare_part", "plan_study"} & set(jobs(done))
+    assert outcome(run) == outcome(purged)
+    shutil.rmtree(purged)
     seen = "“1 finished, 1 to be trained”; that run is trained"
     survived("purged run folder", "local", seen=seen, seconds=time.monotonic() - begun, repeated=3, same="bit for bit")
 
@@ -244,7 +245,9 @@ def test_a_deleted_plan_is_made_again_and_retrains_nothing(finished, project):
     assert done.returncode == 0 and plan.read_text() == before, done.stderr[-3000:]
     assert "2 runs: 2 finished; no optimizer step is taken" in done.stdout and "Params have changed" not in done.stdout
     seconds = time.monotonic() - begun
-    survived("deleted plan", "local", seen="nothing: it is made again", seconds=seconds, repeated=0, same="bit for bit")
+    survived(
+        "deleted plan", "local", seen="nothing: it is made again", seconds=seconds, repeated=0, same="the plan, byte for byte"
+    )
 
 
 @pytest.mark.fault
@@ -255,8 +258,8 @@ def test_a_job_that_was_sent_trains_the_study_as_it_was_sent(finished, project):
     before = study.read_text(), config.read_text()
     study.write_text(before[0].replace("lr: 2.0e-3", "lr: 7.0e-3") + "a: b: c")
     config.write_text(before[1] + "a: b: c")
-    kept = json.loads((run / "training.json").read_text())
-    (run / "metrics.json").unlink()
+    undisturbed = finished / "undisturbed"
+    run.rename(undisturbed)
     job = f"train_run:scale=demo,study=vggt-eth3d,run={run.name}"
     # As Snakemake's executors call it on a node.
     command = [sys.executable, "-m", "snakemake", "--mode", "remote", "--cores", "1", "--target-jobs", job, "--force"]
@@ -267,8 +270,9 @@ def test_a_job_that_was_sent_trains_the_study_as_it_was_sent(finished, project):
         study.write_text(before[0])
         config.write_text(before[1])
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "is trained already" in (finished / f"logs/train/{run.name}.log").read_text()
-    assert json.loads((run / "training.json").read_text()) == kept and (run / "metrics.json").is_file()
+    assert outcome(run) == outcome(undisturbed) and (run / "metrics.json").is_file()
+    assert load_yaml(run / "run.yaml") == load_yaml(undisturbed / "run.yaml"), "the rate as it was when the job was sent"
+    shutil.rmtree(undisturbed)
     gone = subprocess.run([f"{job}x" if word == job else word for word in command], cwd=project, capture_output=True, text=True)
     assert gone.returncode != 0 and f"error: the study vggt-eth3d has no run {run.name}x (any more)" in gone.stderr
     assert "KeyError" not in gone.stderr
