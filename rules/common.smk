@@ -87,7 +87,7 @@ def run_of(wildcards):
 def or_stop(function):
     """An input function whose errors end the start with one line.
 
-    Snakemake takes a file whose input function fails for a file without a rule if it exists: "nothing to be done".
+    Where the output exists, Snakemake itself swallows such an error and says that nothing is to be done.
     """
 
     def stopping(wildcards):

@@ -272,7 +272,8 @@ def test_a_job_that_was_sent_trains_the_study_as_it_was_sent(finished, project):
     assert done.returncode == 0, done.stderr[-3000:]
     assert outcome(run) == outcome(undisturbed) and (run / "metrics.json").is_file()
     assert load_yaml(run / "run.yaml") == load_yaml(undisturbed / "run.yaml"), "the rate as it was when the job was sent"
-    shutil.rmtree(undisturbed)
+    shutil.rmtree(run)
+    undisturbed.rename(run)  # what its report was made from
     gone = subprocess.run([f"{job}x" if word == job else word for word in command], cwd=project, capture_output=True, text=True)
     assert gone.returncode != 0 and f"error: the study vggt-eth3d has no run {run.name}x (any more)" in gone.stderr
     assert "KeyError" not in gone.stderr
