@@ -8,6 +8,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -150,13 +151,25 @@ def test_learning_rates(total, warmup, schedule):
     training = Training(steps=total, warmup=warmup, schedule=schedule, min_lr=1e-6)
     rates = [learning_rate(step, total, 1e-3, training) for step in range(total)]
     first = round(warmup * total)
-    assert all(0 < rate <= 1e-3 * (1 + 1e-9) for rate in rates)
+    assert all(0 <= rate <= 1e-3 * (1 + 1e-9) for rate in rates)
     assert rates[:first] == sorted(rates[:first])
     assert rates[first:] == sorted(rates[first:], reverse=True)
-    if schedule == "cosine" and total - first > 1:
-        assert rates[-1] == pytest.approx(1e-6)
-    elif schedule == "constant":
+    if schedule == "cosine":
+        assert learning_rate(total, total, 1e-3, training) == pytest.approx(1e-6)
+    else:
         assert set(rates[first:]) == {1e-3}
+
+
+@pytest.mark.parametrize(("schedule", "theirs"), [("cosine", "cosine"), ("constant", "constant_with_warmup")])
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_learning_rates_are_those_of_diffusers(schedule, theirs, warmup):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1e-3)
+    scheduler = get_scheduler(theirs, optimizer, num_warmup_steps=warmup, num_training_steps=12)
+    training = Training(steps=12, warmup=warmup / 12, schedule=schedule, min_lr=0)
+    for step in range(12):
+        assert learning_rate(step, 12, 1e-3, training) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        scheduler.step()
 
 
 GROUPS = st.lists(st.integers(1, 3), min_size=1, max_size=30)
