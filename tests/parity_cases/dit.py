@@ -1,0 +1,40 @@
+"""Our DiT on the stored cases: the training loss and its gradients. Names are those of diffusers."""
+
+from typing import Any
+
+import torch
+
+from ablation.systems.dit.settings import SystemSettings
+from ablation.systems.dit.system import System
+from ablation.systems.dit.weights import EMBEDDER, OURS, renamed
+from parity_cases import Tensors
+
+
+def dit_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The loss, its parts, and the gradient of every parameter."""
+    system = System(SystemSettings.model_validate(content(config)))
+    model = system.build().train()
+    load(model, weights)
+    with torch.enable_grad():
+        found = system.objective(model, inputs, "noise")
+        found.loss.backward()
+    gradients = {f"grad.{theirs(name)}": parameter.grad for name, parameter in model.named_parameters()}
+    return {"loss": found.loss, **found.parts, **gradients}
+
+
+def content(config: dict[str, Any]) -> dict[str, Any]:
+    """What a case says of the run's settings."""
+    data = {"condition": config["condition"], "size": config["architecture"]["latent_size"] * 8}
+    return {"system": "dit", "training": {"steps": 1}, "data": data, "model": {"architecture": config["architecture"]}}
+
+
+def load(model: torch.nn.Module, weights: Tensors) -> None:
+    """Fill ``model`` with a case's weights; all but the computed table of positions must be there."""
+    missing, unexpected = model.load_state_dict(renamed(weights, "the case"), strict=False)
+    assert [name for name in missing if "pos_embed.pos_embed" not in name] == unexpected == []
+
+
+def theirs(name: str) -> str:
+    """Our name of a parameter -> that of diffusers, whose first block stands for all that repeat the embedder."""
+    first = f"transformer_blocks.0{EMBEDDER}"
+    return name.removeprefix(OURS) if name.startswith(OURS) else first + name.removeprefix("embedder.")
