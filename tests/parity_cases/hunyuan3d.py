@@ -58,6 +58,20 @@ def _velocity(model: ShapeTransformer, inputs: Tensors) -> Tensors:
     return out
 
 
+def hunyuan3d_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The training loss, and its gradient for every parameter."""
+    model = ShapeTransformer(architecture(config["model"])).train()
+    model.load_state_dict(weights)
+    with torch.enable_grad():
+        loss = _loss(model, inputs)
+        loss.backward()
+    return {"loss": loss, **{f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}}
+
+
+def _loss(model: ShapeTransformer, batch: Tensors) -> Tensor:
+    return flow_step(model, batch["data"], batch["flow_noise"], batch["time"], batch["condition"]).loss
+
+
 class _WithSamples(dict[str, Tensor]):
     """Outputs, and the samples of whatever steps and guidance are asked for by name."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ablation.systems.rdt import diffusion
-from ablation.systems.rdt.model.runner import Observation, RDTRunner
+from ablation.systems.rdt.model.runner import Observation, RDTRunner, observation_of
 from ablation.systems.rdt.settings import Adaptors, Architecture, Images
 from parity_cases import Tensors
 
@@ -44,6 +44,17 @@ def rdt(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
         "sample_timesteps": diffusion.solver(sampling_steps).timesteps,
         "ddpm_alphas_cumprod_head_tail": _head_and_tail(),
     }
+
+
+def rdt_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The training loss, and its gradient for every parameter."""
+    _same_constants(config["model"]["noise_scheduler"])
+    model = RDTRunner(architecture(config["model"])).train()
+    model.load_state_dict(weights)
+    with torch.enable_grad():
+        loss = diffusion.training_loss(model, observation_of(inputs), inputs["actions"], inputs["noise"], inputs["diffusion"])
+        loss.backward()
+    return {"loss": loss, **{f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}}
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
