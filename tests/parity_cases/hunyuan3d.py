@@ -1,15 +1,17 @@
-"""How a stored case of Hunyuan3D's shape transformer is computed by ours."""
+"""How the stored cases of Hunyuan3D's shape transformer are computed by ours."""
 
 import re
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ablation.systems.hunyuan3d.flow import flow_step, sample, times
 from ablation.systems.hunyuan3d.model.dit import ShapeTransformer
 from ablation.systems.hunyuan3d.settings import Architecture
+from ablation.systems.hunyuan3d.system import System
 from parity_cases import Tensors
+from parity_cases.steps import runs, steps
 
 # What the released network does not use, and ours therefore does not have.
 ABSENT = {"with_decoupled_ca": False, "use_attention_pooling": False, "qk_norm_type": "rms", "use_pos_emb": False}
@@ -66,6 +68,44 @@ def hunyuan3d_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) ->
         loss = _loss(model, inputs)
         loss.backward()
     return {"loss": loss, **{f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}}
+
+
+def hunyuan3d_steps(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The steps of every strategy."""
+    sizes = architecture(config["model"])
+    model = {
+        "architecture": sizes.model_dump(),
+        "autoencoder": {"latents": sizes.latents, "channels": sizes.channels},
+        "conditioner": {"image_size": 42, "dim": sizes.condition_dim},
+    }
+    ours = {
+        name.replace("lora.", "lora.model.") if name.startswith("lora.") else f"model.{name}": weights[name] for name in weights
+    }
+    return {
+        name: value
+        for run in runs("hunyuan3d-4090", config, model=model)
+        for name, value in steps(run, Encoded(run.settings), ours, inputs).items()
+    }
+
+
+class Encoded(System):
+    """Ours without the frozen encoders: the batches hold what those would give."""
+
+    def build(self) -> nn.Module:
+        """The transformer alone, where the whole has it."""
+        return Transformer(self.settings.model.architecture)
+
+
+class Transformer(nn.Module):
+    """Its forward pass is the training objective, as that of the whole."""
+
+    def __init__(self, sizes: Architecture):
+        super().__init__()
+        self.model = ShapeTransformer(sizes)
+
+    def forward(self, batch: Tensors) -> Tensor:
+        """The flow's loss, a scalar."""
+        return _loss(self.model, batch)
 
 
 def _loss(model: ShapeTransformer, batch: Tensors) -> Tensor:

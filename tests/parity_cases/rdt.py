@@ -9,7 +9,9 @@ from torch import Tensor
 from ablation.systems.rdt import diffusion
 from ablation.systems.rdt.model.runner import Observation, RDTRunner, observation_of
 from ablation.systems.rdt.settings import Adaptors, Architecture, Images
+from ablation.systems.rdt.system import System
 from parity_cases import Tensors
+from parity_cases.steps import runs, steps
 
 TABLES = ("x_pos_embed", "lang_cond_pos_embed", "img_cond_pos_embed")
 
@@ -55,6 +57,19 @@ def rdt_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tenso
         loss = diffusion.training_loss(model, observation_of(inputs), inputs["actions"], inputs["noise"], inputs["diffusion"])
         loss.backward()
     return {"loss": loss, **{f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}}
+
+
+def rdt_steps(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The steps of every strategy."""
+    content = {
+        "model": {"architecture": architecture(config["model"]).model_dump()},
+        "data": {"text_length": inputs["lang_mask"].shape[-1]},
+    }
+    return {
+        name: value
+        for run in runs("rdt-batch", config, **content)
+        for name, value in steps(run, System(run.settings), weights, inputs).items()
+    }
 
 
 def architecture(config: dict[str, Any]) -> Architecture:
