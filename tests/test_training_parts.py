@@ -79,16 +79,17 @@ def test_each_process_reads_back_what_is_its_own(tmp_path):
 # --- the average of the weights ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("warmup", [True, False])
 @pytest.mark.parametrize("decay", [0.1, 0.9, 0.9999])
-def test_the_average_is_the_recursion_of_its_definition(decay):
-    """In fp64 by hand; the decay warms up as (1 + n) / (10 + n)."""
+def test_the_average_is_the_recursion_of_its_definition(decay, warmup):
+    """In fp64 by hand; the decay warms up as (1 + n) / (10 + n), or is constant."""
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)
-    average, rng = Average(model, decay), np.random.default_rng(0)
+    average, rng = Average(model, decay, warmup), np.random.default_rng(0)
     expected = model.weight.detach().double().numpy().copy()
     for n in range(1, 30):
         model.weight.data = torch.from_numpy(rng.normal(size=(2, 3)).astype(np.float32))
-        d = min(decay, (1 + n) / (10 + n))
+        d = min(decay, (1 + n) / (10 + n)) if warmup else decay
         average.update()
         expected = d * expected + (1 - d) * model.weight.detach().double().numpy()
     assert average.names == ["weight"]
@@ -97,7 +98,7 @@ def test_the_average_is_the_recursion_of_its_definition(decay):
 
 def test_the_average_takes_the_place_of_the_weights_for_a_while():
     model = nn.Linear(3, 2)
-    average, own = Average(model, 0.5), model.weight.detach().clone()
+    average, own = Average(model, 0.5, True), model.weight.detach().clone()
     with torch.no_grad():
         model.weight.add_(1)
     with average.in_place():

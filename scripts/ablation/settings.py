@@ -105,6 +105,8 @@ class Training(Strict):
     """Largest norm of the gradient; null does not clip."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the running average of the trained weights, which is what is evaluated and saved; 0: none."""
+    ema_warmup: Annotated[bool, Field(exclude_if=lambda value: value)] = True
+    """After n updates the decay of `ema` is at most (1 + n) / (10 + n), as in latent diffusion; false: constant, as in DiT."""
     compile: bool = False
     """Compile the repeated blocks (torch.compile; needs a C++ compiler). Memory is predicted as if they were not."""
     checkpoint_every: PositiveInt | None = 500

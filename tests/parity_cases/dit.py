@@ -8,6 +8,7 @@ from ablation.systems.dit.settings import SystemSettings
 from ablation.systems.dit.system import System
 from ablation.systems.dit.weights import EMBEDDER, OURS, renamed
 from parity_cases import Tensors
+from parity_cases.steps import runs, steps
 
 
 def dit_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
@@ -20,6 +21,19 @@ def dit_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tenso
         found.loss.backward()
     gradients = {f"grad.{theirs(name)}": parameter.grad for name, parameter in model.named_parameters()}
     return {"loss": found.loss, **found.parts, **gradients}
+
+
+def dit_steps(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The steps of every strategy, with the average of the weights."""
+    axes = {name: config[name] for name in ("batch", "accumulation")} | {"strategy": list(config["lr"])}
+    sweep = axes | {"precision": "fp32", "training.ema": config["training"]["ema"], "seed": 0}
+    changes = {key: value for key, value in content(config).items() if key in ("data", "model")}
+    found = runs("dit-images", config, sweep=sweep, include=[], baseline={"strategy": axes["strategy"][0]}, **changes)
+    return {
+        name: value
+        for run in found
+        for name, value in steps(run, System(run.settings), renamed(weights, "the case"), inputs).items()
+    }
 
 
 def content(config: dict[str, Any]) -> dict[str, Any]:

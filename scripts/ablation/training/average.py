@@ -11,12 +11,12 @@ from torch import Tensor, nn
 class Average:
     """The average of what ``model`` trains, in fp32, beside it on its device.
 
-    After n updates the decay is min(``decay``, (1 + n) / (10 + n)): the first weights, which are not trained yet, are soon
-    forgotten (the warm-up of TensorFlow's ExponentialMovingAverage).
+    With ``warmup`` the decay after n updates is min(``decay``, (1 + n) / (10 + n)): the first weights, which are not trained
+    yet, are soon forgotten (TensorFlow's ExponentialMovingAverage, latent diffusion's LitEma). Without, it is DiT's.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
+    def __init__(self, model: nn.Module, decay: float, warmup: bool):
+        self.decay, self.warmup, self.updates = decay, warmup, 0
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.names, self.trained = list(trained), list(trained.values())
         self.weights = [parameter.detach().to(torch.float32, copy=True) for parameter in self.trained]
@@ -25,8 +25,8 @@ class Average:
     def update(self) -> None:
         """Take in the weights as they are after a step."""
         self.updates += 1
-        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.weights, [parameter.detach() for parameter in self.trained], share)
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        torch._foreach_lerp_(self.weights, [parameter.detach() for parameter in self.trained], 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
