@@ -14,21 +14,22 @@ from ablation.claims.verdicts import Judge
 from ablation.cli import call
 from ablation.files import write_csv
 from ablation.hardware import load_cards
+from ablation.objective import marked
 from ablation.resolved import load_study
 from ablation.sweep import expand
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV or Parquet file; none of one that holds nothing."""
+def read(path: Path) -> pd.DataFrame:
+    """A CSV or Parquet file as a table; an empty one of a file that holds nothing."""
     if path.suffix == ".parquet":
-        return pd.read_parquet(path).to_dict("records")
-    return pd.read_csv(path).to_dict("records") if path.stat().st_size > 1 else []
+        return pd.read_parquet(path)
+    return pd.read_csv(path) if path.stat().st_size > 1 else pd.DataFrame()
 
 
 def history(folder: Path, run: str) -> Sequence[dict[str, Any]]:
     """The optimizer steps of a run."""
     path = folder / "runs" / run / "history.csv"
-    return rows(path) if path.is_file() else []
+    return read(path).to_dict("records") if path.is_file() else []
 
 
 def main() -> None:
@@ -45,8 +46,8 @@ def main() -> None:
     judge = Judge(
         study,
         expand(study, name),
-        {row["run"]: row for row in rows(args.table)},
-        {(row["cell"], row["card"]): row for row in rows(args.on_cards)},
+        {row["run"]: row for row in marked(study, read(args.table)).to_dict("records")},
+        {(row["cell"], row["card"]): row for row in read(args.on_cards).to_dict("records")},
         load_cards(args.cards),
         lambda run: history(args.output.parent, run),
     )

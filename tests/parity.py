@@ -3,8 +3,9 @@
     python tests/parity.py SYSTEM CASE [--tolerance 1e-4]
 
 CASE is the path of a case without its extension: ``CASE.config.json`` says how to build the model, ``CASE.safetensors``
-holds ``weights/``, ``inputs/`` and ``outputs/``. Prints the largest absolute difference of every output; the exit status is
-not zero when one exceeds the tolerance or is missing.
+holds ``weights/``, ``inputs/`` and ``outputs/``. Prints the largest difference of every output: absolute, or for gradients
+(``-grad``) and optimizer steps (``-steps``) relative to the largest value of that output. The exit status is not zero when
+one exceeds the tolerance or is missing.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
@@ -22,34 +23,60 @@ from parity_cases import Tensors
 from safetensors.torch import load_file
 from torch import Tensor
 
-# Each a function of this name in parity_cases, from (config, weights, inputs) to outputs; imported when it is asked for.
-# It is called without gradients; one whose case stores some switches them on for itself.
-SYSTEMS = {"vggt": "vggt.vggt", "vggt-loss": "vggt.vggt_loss", "rdt": "rdt.rdt", "hunyuan3d_dit": "hunyuan3d.hunyuan3d_dit"}
+
+class Compared(NamedTuple):
+    """How a system's cases are compared: ``function``, in a module of parity_cases, from (config, weights, inputs) to outputs.
+
+    It is imported when it is asked for, and called without gradients; one whose case stores some switches them on for itself.
+    """
+
+    function: str
+    tolerance: float = 1e-4
+    relative: bool = False
+
+
+def _gradients(function: str) -> Compared:
+    return Compared(function, relative=True)
+
+
+def _steps(function: str) -> Compared:
+    return Compared(function, tolerance=1e-5, relative=True)
+
+
+SYSTEMS = {
+    "vggt": Compared("vggt.vggt"),
+    "vggt-loss": Compared("vggt.vggt_loss"),
+    "vggt-grad": _gradients("vggt.vggt_grad"),
+    "rdt": Compared("rdt.rdt"),
+    "hunyuan3d_dit": Compared("hunyuan3d.hunyuan3d_dit"),
+}
 
 
 def outputs(system: str, config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
     """What our implementation gives."""
-    module, function = SYSTEMS[system].split(".")
+    module, function = SYSTEMS[system].function.split(".")
     with torch.no_grad():
         return getattr(import_module(f"parity_cases.{module}"), function)(config, weights, inputs)
 
 
 def differences(system: str, case: Path) -> dict[str, float]:
-    """Largest absolute difference of every stored output; infinite for one that we do not give or that has another shape."""
+    """Largest difference of every stored output, as its system is compared; infinite where ours is missing or misshapen."""
     config = json.loads(Path(f"{case}.config.json").read_text())
     stored: dict[str, Tensors] = {"weights": {}, "inputs": {}, "outputs": {}}
     for name, value in load_file(f"{case}.safetensors").items():
         kind, rest = re.fullmatch(r"(weights|inputs|outputs)/(.+)", name).groups()
         stored[kind][rest] = value
     ours = outputs(system, config, stored["weights"], stored["inputs"])
-    return {name: _difference(ours.get(name), value) for name, value in stored["outputs"].items()}
+    relative = SYSTEMS[system].relative
+    return {name: _difference(ours.get(name), value, relative) for name, value in stored["outputs"].items()}
 
 
-def _difference(ours: Tensor | None, reference: Tensor) -> float:
+def _difference(ours: Tensor | None, reference: Tensor, relative: bool) -> float:
     if ours is None or ours.shape != reference.shape:
         return float("inf")
     difference = (ours.detach().double() - reference.double()).abs()
-    return float(torch.where(difference.isnan(), torch.inf, difference).max())
+    largest = float(torch.where(difference.isnan(), torch.inf, difference).max())
+    return largest / float(reference.double().abs().max()) if relative and largest else largest
 
 
 def main() -> None:
@@ -57,14 +84,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("system", choices=SYSTEMS)
     parser.add_argument("case", type=Path, help="path of the case without its extension")
-    parser.add_argument("--tolerance", type=float, default=1e-4)
+    parser.add_argument("--tolerance", type=float, help="left out, that of the system")
     args = parser.parse_args()
+    how = SYSTEMS[args.system]
+    tolerance = how.tolerance if args.tolerance is None else args.tolerance
     found = differences(args.system, args.case)
     for name, difference in found.items():
-        sys.stdout.write(f"{name:<40} {difference:.3e}{'' if difference <= args.tolerance else '  EXCEEDS'}\n")
-    worst = max(found.values())
-    sys.stdout.write(f"{len(found)} outputs, largest difference {worst:.3e}, tolerance {args.tolerance:g}\n")
-    sys.exit(worst > args.tolerance)
+        sys.stdout.write(f"{name:<40} {difference:.3e}{'' if difference <= tolerance else '  EXCEEDS'}\n")
+    worst, kind = max(found.values()), "relative" if how.relative else "absolute"
+    sys.stdout.write(f"{len(found)} outputs, largest {kind} difference {worst:.3e}, tolerance {tolerance:g}\n")
+    sys.exit(worst > tolerance)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ def made(quality, axes=None, seeds=3, memory=None, step=None, outcome=None, **ov
     ``cell``: its axes. A cell of which ``outcome`` says other than completed has no numbers; what it says None of is not there.
     """
     study = load_study(STUDY, {"baseline": {"strategy": "A", "rank": 16}, **overrides})
+    objectives = {name: study.settings.objective(one.train.patterns) for name, one in study.strategies.items()}
     rows = []
     for values in product(*(axes or AXES).values()):
         cell = dict(zip(axes or AXES, values, strict=True))
@@ -27,6 +28,7 @@ def made(quality, axes=None, seeds=3, memory=None, step=None, outcome=None, **ov
             if ended is None:
                 continue
             row = {**cell, "seed": seed, "run": f"r{len(rows)}", "outcome": ended, "before.depth_mae": 1.2, "items": None}
+            row["origin.objective"] = objectives.get(cell.get("strategy"), 1)
             if ended == "completed":
                 found = np.atleast_1d(quality(cell, seed))
                 row |= {"metric.depth_mae": found.mean(), MEMORY: memory(cell, seed) if memory else 1.0}

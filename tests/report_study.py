@@ -71,6 +71,7 @@ def write_study(folder, study, outcomes=None, mae=None):
             "host": "node<1>",
             "cpu": "A CPU",
             "device": {"type": "cpu", "threads": 1},
+            "objective": run.objective,
         }
         (target / "manifest.json").write_text(json.dumps(manifest))
     plan = folder / "plan.csv"

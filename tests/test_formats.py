@@ -12,6 +12,7 @@ from ablation import formats
 from ablation.collect import collect
 from ablation.errors import UserError
 from ablation.files import write_csv, write_json
+from ablation.objective import COLUMN
 from ablation.report.formats.csv import as_csv
 from ablation.report.results import Results, read_runs
 from ablation.report.study_report import report_of
@@ -30,9 +31,11 @@ def older(tmp_path):
 
 
 def tables_of(folder: Path) -> dict[str, str]:
-    """The tables of the report on a study's folder, by name, as CSV."""
+    """The tables of the report on a study's folder, by name, as CSV, as if its objective had not been corrected since."""
     name, study = load_study(folder / "study.json")
-    report = report_of(Results(study, read_runs(folder / "runs.parquet")), name, folder)
+    runs = read_runs(folder / "runs.parquet")
+    now = {strategy: study.settings.objective(one.train.patterns) for strategy, one in study.strategies.items()}
+    report = report_of(Results(study, runs.assign(**{COLUMN: runs["strategy"].map(now)})), name, folder)
     blocks = [block for section in report.sections for block in section.blocks]
     return {block.name: as_csv(block) for block in blocks if isinstance(block, Table)}
 

@@ -30,11 +30,9 @@ def spans(runs):
 
 
 def result(run):
-    """What a run trained and measured, without what its model's card says of times."""
-    table, adapter, record = outcome(run)
-    adapter.pop("README.md")
+    """What a run trained and measured."""
     found = json.loads((run / "metrics.json").read_text())
-    return table, adapter, record, *(found[name] for name in ("metrics", "items", "notes"))
+    return *outcome(run), *(found[name] for name in ("metrics", "items", "notes"))
 
 
 def test_runs_that_share_a_card_are_those_that_had_it_one_by_one(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import stat
 import time
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from faults import survived
@@ -23,15 +24,14 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becomes two users, whi
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where all users lease the machine's two pretended GPUs; they may come to it, as to /dev/shm."""
+def folder(monkeypatch):
+    """Where all users lease the machine's two pretended GPUs; they may come to it, as to /dev/shm and unlike to pytest's."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(gpus, "POLL_SECONDS", 0.02)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(parent.stat().st_mode | 0o011)
-    tmp_path.chmod(0o1777)
-    return tmp_path / "leases"
+    with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        Path(place).chmod(0o1777)
+        yield Path(place) / "leases"
 
 
 def as_user(user, work, *arguments):
@@ -84,6 +84,7 @@ def test_what_another_user_s_killed_job_held_is_free(folder):
     read, said = os.pipe()
     killed = as_user(ALICE, hold, folder, 2, 60, said)
     while not any('"waits": false' in path.read_text() for path in folder.glob("member-*")):
+        assert killed.is_alive()
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()

@@ -65,7 +65,8 @@ def test_what_takes_another_time_is_the_same_run(first, second):
     verdict = compare_run(first, second)
     assert verdict.word == EQUAL and differences(verdict) == {}
     assert [found.what for found in verdict.findings] == [
-        "settings", "weights", "data", "outcome", "losses", "trained weights", "metrics", "items", "memory", "record",
+        "settings", "objective", "weights", "data", "outcome", "losses", "trained weights", "metrics", "items", "memory",
+        "record",
     ]  # fmt: skip
     assert told({"A": verdict}) == "  equal  A"
 

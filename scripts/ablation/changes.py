@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ablation.sweep import NOT_OF_TRAINING
 
 MISSING = "nothing"
+OBJECTIVE = "training objective (version)"
 
 
 class Change(NamedTuple):
@@ -26,7 +27,10 @@ class Change(NamedTuple):
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """The settings that differ. Each mapping has ``axes``, ``strategy`` and ``settings``, as a manifest and ``run.yaml`` do."""
+    """The settings that differ, and the version of the objective.
+
+    Each mapping has ``axes``, ``strategy`` and ``settings``, as a manifest and ``run.yaml`` do, and may have ``objective``.
+    """
     old, new = _named(before), _named(now)
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     return [Change(name, old.get(name, MISSING), new.get(name, MISSING)) for name in names]
@@ -56,9 +60,12 @@ def of_results(changes: list[Change]) -> list[Change]:
 def _named(view: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names as the study file has them: those of the strategy stand under ``strategies.<name>``."""
     strategy = view["axes"].get("strategy")
-    return dict(
-        [*_flat(f"strategies.{strategy}", view["strategy"]), *_flat("", view["settings"]), *_flat("axes", view["axes"])]
-    )
+    return {
+        **dict(_flat(f"strategies.{strategy}", view["strategy"])),
+        **dict(_flat("", view["settings"])),
+        **dict(_flat("axes", view["axes"])),
+        OBJECTIVE: view.get("objective", 1),
+    }
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from ablation.errors import UserError
 
 NOT_RUN = {"oom": "oom (predicted)", "invalid": "invalid"}  # outcome of runs that were not submitted, by verdict
 NESTED = ("items", "items_before", "notes", "attempts")  # kept as JSON
-ORIGIN = ("host", "cpu", "cpu_capability", "python", "written", "slurm_job", "times", "energy_j")
+ORIGIN = ("host", "cpu", "cpu_capability", "python", "written", "slurm_job", "times", "energy_j", "objective")
 PACKAGES = ("torch", "peft", "accelerate")
 
 

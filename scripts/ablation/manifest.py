@@ -6,6 +6,7 @@ run, study     names
 settings       all that was decided for the run when it was trained: ``axes``, ``strategy``, ``settings``; evaluation
                and compute are the latest job's: they may change without training again. A path outside the project is
                ``<outside>``
+objective      the version of what was minimised (:meth:`ablation.settings.Settings.objective`); without it, 1
 settings_sha256 of the canonical JSON of ``run.yaml``, with all its paths
 inputs         ``weights``: what for -> file name -> ``{sha256, bytes}``; ``data``: id of the prepared part -> SHA-256 of its
                seal, which holds the checksums of its files
@@ -78,6 +79,7 @@ def manifest_of(
         "run": run.id,
         "study": run.study,
         "settings": settings_of(run),
+        "objective": run.objective,
         "settings_sha256": settings_hash(run.training_view),
         "inputs": inputs,
         **surroundings,

@@ -205,6 +205,14 @@ class Settings(Strict):
         """
         return None
 
+    @staticmethod
+    def objective(trained: Sequence[str]) -> int:
+        """The version of what training minimises, where ``trained`` (patterns, as in a strategy) are its weights.
+
+        It is raised when a loss or a gradient is corrected: results of an earlier one are trained again, and never compared.
+        """
+        return 1
+
     def outside(self) -> list[str]:
         """Files and folders that a run reads and the workflow does not make: data and weights."""
         return list(self.weight_files().values())

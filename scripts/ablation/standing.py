@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablation.changes import Change, changed_inputs, changed_settings, of_results, of_training
+from ablation.changes import OBJECTIVE, Change, changed_inputs, changed_settings, of_results, of_training
 from ablation.errors import UserError
 from ablation.files import digest
 from ablation.manifest import hashes_of, settings_hash, settings_of, without_places
@@ -82,13 +82,15 @@ def _inputs(weights: Iterable[tuple[str, str]], data: Iterable[str], folders: In
 
 
 def _since(published: Mapping[str, Any], run: Run, folders: InputFolders) -> list[Change]:
-    """What has changed since a result was published with this manifest; an older manifest without hashes counts as current."""
+    """What has changed since a result was published with this manifest; of one without hashes only its objective is known."""
+    objective = published.get("objective", 1)
     if not {"settings", "settings_sha256", "inputs"} <= published.keys():
-        return []
+        return [Change(OBJECTIVE, objective, run.objective)] if objective != run.objective else []
     inputs = changed_inputs(published["inputs"], inputs_now(run, folders))
     if _same_settings(published, run):  # of thousands of runs, nearly always
         return inputs
-    return of_results(changed_settings(published["settings"], settings_of(run))) + inputs
+    views = ({**published["settings"], "objective": objective}, {**settings_of(run), "objective": run.objective})
+    return of_results(changed_settings(*views)) + inputs
 
 
 def _same_settings(published: Mapping[str, Any], run: Run) -> bool:
@@ -102,8 +104,7 @@ def _unpublished(run: Run, folder: Path, folders: InputFolders) -> Standing:
     state = State(folder)
     if (before := state.owner()) is None:
         return Standing(run, NEW)
-    view = {key: run.training_view[key] for key in ("axes", "strategy", "settings")}
-    changes = changed_settings(before["view"], view) + changed_inputs(before["inputs"], inputs_now(run, folders))
+    changes = changed_settings(before["view"], run.training_view) + changed_inputs(before["inputs"], inputs_now(run, folders))
     if changes:
         return Standing(run, AGAIN if state.steps() else NEW, 0, tuple(changes))
     if state.has_result():

@@ -66,6 +66,11 @@ class Train(Strict):
             raise ValueError("give exactly one of lora and full")
         return self
 
+    @property
+    def patterns(self) -> list[str]:
+        """What is trained, in either way."""
+        return self.lora or self.full
+
 
 def _lean(kind: Any, usual: Any) -> Any:
     """A field that says nothing where it has its usual value: runs from before there was such a field stay the same."""

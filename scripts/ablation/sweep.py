@@ -75,8 +75,7 @@ class Run:
         if key not in _CUTS:
             unusual = self.strategy.model_dump(exclude_defaults=True).keys() - CHANGES_NOTHING_FROZEN
             plain = not unusual and not self.settings.training.compile
-            trained = self.strategy.train.lora or self.strategy.train.full
-            _CUTS[key] = self.settings, self.strategy, self.settings.prefix_cut(trained) if plain else None
+            _CUTS[key] = self.settings, self.strategy, self.settings.prefix_cut(self.strategy.train.patterns) if plain else None
         return _CUTS[key][-1]
 
     @cached_property
@@ -84,15 +83,22 @@ class Run:
         """Names the outputs of frozen parts that the run shares with others of its study; None where it has no such part."""
         return None if self.prefix_cut is None else f"{self.axes['precision']}-{self.settings.inputs_hash}"
 
+    @property
+    def objective(self) -> int:
+        """The version of what it minimises."""
+        return self.settings.objective(self.strategy.train.patterns)
+
     @cached_property
     def training_view(self) -> dict[str, Any]:
         """All that training depends on, as plain data: the content of ``run.yaml``."""
+        corrected = {"objective": self.objective} if self.objective > 1 else {}
         return {
             "id": self.id,
             "study": self.study,
             "axes": self.axes,
             "strategy": self.strategy.model_dump(mode="json", exclude_none=True),
             "settings": self.settings.model_dump(mode="json", exclude=NOT_OF_TRAINING),
+            **corrected,
         }
 
     @property

@@ -2,44 +2,70 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ablation.systems.vggt import losses
 from ablation.systems.vggt.geometry import normalise
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.pose import decode_pose, encode_pose
 from ablation.systems.vggt.settings import Architecture, Dpt, Transformer
-from parity_cases import Tensors
+from parity_cases import Tensors, gradients
+
+COTANGENT = "cotangent."
 
 
 def vggt(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
     """The whole network: patch tokens, aggregated tokens of every depth, cameras, depth, points."""
-    a, dpt = config["aggregator"], config["dpt"]
-    model = VGGT(
-        Architecture(
-            image_size=a["img_size"],
-            patch_size=a["patch_size"],
-            embed_dim=a["embed_dim"],
-            depth=a["depth"],
-            heads=a["num_heads"],
-            mlp_ratio=a["mlp_ratio"],
-            registers=a["num_register_tokens"],
-            qk_norm=a["qk_norm"],
-            rope_base=a["rope_freq"],
-            layer_scale=a["init_values"],
-            vit=_transformer(config["patch_embed_vit"], "depth"),
-            camera=_transformer(config["camera_head"], "trunk_depth"),
-            dpt=Dpt(features=dpt["features"], channels=dpt["out_channels"], layers=dpt["intermediate_layer_idx"]),
-        )
-    )
-    model.load_state_dict(weights)
-    model.eval()
+    model = _model(config, weights)
     out: Tensors = {}
     model.aggregator.patch_embed.register_forward_hook(lambda _module, _inputs, tokens: out.update(vit_patch_tokens=tokens))
-    images = inputs["images"]
-    tokens = model.aggregator(images, keep=range(a["depth"]))
+    tokens = model.aggregator(inputs["images"], keep=range(config["aggregator"]["depth"]))
     out.update({f"aggregated_tokens.{depth}": value for depth, value in enumerate(tokens)})
+    return {**out, **_predicted(model, inputs["images"])}
+
+
+def vggt_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The gradient of every parameter, of the sum over outputs of <cotangent, output> / sqrt(numel)."""
+    model = _model(config, weights)
+    with torch.enable_grad():
+        out = _predicted(model, inputs["images"])
+        cotangents = {name.removeprefix(COTANGENT): value for name, value in inputs.items() if name.startswith(COTANGENT)}
+        objective = sum((out[name] * value).sum() / value.numel() ** 0.5 for name, value in cotangents.items())
+        objective.backward()
+    return {"objective": objective[None], **gradients(model)}
+
+
+def architecture(config: dict[str, Any]) -> Architecture:
+    """The sizes of a case."""
+    a, dpt = config["aggregator"], config["dpt"]
+    return Architecture(
+        image_size=a["img_size"],
+        patch_size=a["patch_size"],
+        embed_dim=a["embed_dim"],
+        depth=a["depth"],
+        heads=a["num_heads"],
+        mlp_ratio=a["mlp_ratio"],
+        registers=a["num_register_tokens"],
+        qk_norm=a["qk_norm"],
+        rope_base=a["rope_freq"],
+        layer_scale=a["init_values"],
+        vit=_transformer(config["patch_embed_vit"], "depth"),
+        camera=_transformer(config["camera_head"], "trunk_depth"),
+        dpt=Dpt(features=dpt["features"], channels=dpt["out_channels"], layers=dpt["intermediate_layer_idx"]),
+    )
+
+
+def _model(config: dict[str, Any], weights: Tensors) -> VGGT:
+    model = VGGT(architecture(config))
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _predicted(model: VGGT, images: Tensor) -> Tensors:
     predicted = model(images)
-    out.update({f"pose_enc_list.{i}": value for i, value in enumerate(predicted.pop("pose_enc_list"))})
-    return {**out, **predicted}
+    encodings = predicted.pop("pose_enc_list")
+    return {**{f"pose_enc_list.{i}": value for i, value in enumerate(encodings)}, **predicted}
 
 
 def _transformer(config: dict[str, Any], depth: str) -> Transformer:

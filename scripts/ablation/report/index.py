@@ -52,22 +52,26 @@ def studies_of(results: Path) -> list[StudyEntry]:
 
 def _entry(folder: Path, results: Path) -> StudyEntry:
     runs, scale = _runs(folder / "runs.parquet"), folder.parent.name
+    title, headline, runs = _told(folder, runs)
     outcomes = {in_words(name): count for name, count in runs["outcome"].value_counts().items()}
     written = runs["origin.written"].dropna() if "origin.written" in runs else []
     day = max(written)[:10] if len(written) else ""
-    title, headline = _told(folder, runs)
     there = {label: folder / file for label, file in FORMS.items() if (folder / file).is_file()}
     files = {label: quote(path.relative_to(results).as_posix()) for label, path in there.items()}
     return StudyEntry(folder.name, title, scale, outcomes, headline, day, files)
 
 
-def _told(folder: Path, runs: pd.DataFrame) -> tuple[str, str]:
-    """Title and headline; a study that another version of the workflow resolved is named and left to its own page."""
+def _told(folder: Path, runs: pd.DataFrame) -> tuple[str, str, pd.DataFrame]:
+    """Title, headline, and the runs as the report counts them.
+
+    A study that another version of the workflow resolved is named and left to its own page.
+    """
     try:
         name, study = load_study(folder / "study.json")
-        return study.title or name, " ".join(summary(Results(study, runs))[HEADLINE])
+        results = Results(study, runs)
+        return study.title or name, " ".join(summary(results)[HEADLINE]), results.runs
     except (UserError, ValueError, KeyError):
-        return folder.name, "Resolved by another version of the workflow; see its page."
+        return folder.name, "Resolved by another version of the workflow; see its page.", runs
 
 
 def _runs(path: Path) -> pd.DataFrame:

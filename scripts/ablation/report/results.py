@@ -14,6 +14,7 @@ import pandas as pd
 from ablation import formats
 from ablation.baseline import Compared, compared
 from ablation.errors import UserError
+from ablation.objective import marked
 from ablation.report.statistics import Estimate, estimate
 from ablation.study import Study
 
@@ -101,7 +102,7 @@ class Results:
     """A study and its table of runs."""
 
     def __init__(self, study: Study, runs: pd.DataFrame):
-        self.study, self.runs = study, runs
+        self.study, self.runs = study, marked(study, runs)
         self.metrics = study.metrics()
         self.primary = self.metrics[0]
 

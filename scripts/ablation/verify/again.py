@@ -39,6 +39,7 @@ def compare_run(first: Path, second: Path) -> Verdict:
     settings, new = _settings([read_settings(folder) for folder in (first, second)])
     findings = [
         settings,
+        compare_values("objective", was.get("objective", 1), now.get("objective", 1)),
         *_inputs(was, now),
         compare_values("outcome", *(record.get("outcome") for record in records)),
         compare_histories("losses", first / "history.csv", second / "history.csv"),

@@ -241,6 +241,11 @@ class SystemSettings(Settings):
                 )
         return self
 
+    @staticmethod
+    def objective(trained: Sequence[str]) -> int:
+        """2 where the camera's loss trains anything: in 1 it went backward through earlier refinements, too."""
+        return 2 if any(touches(name, pattern) for name in ("aggregator", "camera_head") for pattern in trained) else 1
+
     def prefix_cut(self, trained: Sequence[str]) -> int | None:
         """Depths of the aggregator before all that is trained; 0: the trunk alone, None: that is trained, too."""
         depths = self.model.architecture.depth
