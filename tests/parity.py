@@ -49,6 +49,9 @@ SYSTEMS = {
     "vggt-grad": _gradients("vggt.vggt_grad"),
     "rdt": Compared("rdt.rdt"),
     "hunyuan3d_dit": Compared("hunyuan3d.hunyuan3d_dit"),
+    "dit-grad": _gradients("dit.dit_grad"),
+    "dit-caption-grad": _gradients("dit.dit_grad"),
+    "dit-steps": _steps("dit.dit_steps"),
 }
 
 

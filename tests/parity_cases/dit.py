@@ -7,7 +7,7 @@ import torch
 from ablation.systems.dit.settings import SystemSettings
 from ablation.systems.dit.system import System
 from ablation.systems.dit.weights import EMBEDDER, OURS, renamed
-from parity_cases import Tensors
+from parity_cases import Tensors, gradients
 from parity_cases.steps import runs, steps
 
 
@@ -19,8 +19,8 @@ def dit_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tenso
     with torch.enable_grad():
         found = system.objective(model, inputs, "noise")
         found.loss.backward()
-    gradients = {f"grad.{theirs(name)}": parameter.grad for name, parameter in model.named_parameters()}
-    return {"loss": found.loss, **found.parts, **gradients}
+    named = {f"grad.{theirs(name.removeprefix('grad.'))}": gradient for name, gradient in gradients(model).items()}
+    return {"loss": found.loss, **found.parts, **named}
 
 
 def dit_steps(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
