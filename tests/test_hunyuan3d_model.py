@@ -26,7 +26,6 @@ from ablation.vram import cuda
 from ablation.vram.fake import materialise
 
 CASE = PARITY / "hunyuan3d_dit-tiny"
-TOLERANCE = 1e-4
 ATTENTION = ["to_q", "to_k", "to_v", "out_proj"]
 EXPERTS = r".*\.moe\.experts\.\d+\.net\.(0\.proj|2)"
 TINY = Architecture(
