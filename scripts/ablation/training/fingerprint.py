@@ -9,7 +9,7 @@ from ablation.manifest import hashes_of
 from ablation.seal import sealed
 from ablation.sweep import Run
 
-STATE_FORMAT = 6  # of a checkpoint's content
+STATE_FORMAT = 7  # of a checkpoint's content, and of how it is gone on with: 7 has the learning rates of the releases
 
 
 def state_fingerprint(run: Run, weights: Mapping[str, Path], data: Sequence[Path], known: Path | None = None) -> str:

@@ -1,5 +1,6 @@
 """The settings of the ``dit`` system: images and what is told of them, the networks, the evaluation."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
@@ -162,6 +163,10 @@ class SystemSettings(Settings):
                     f"strategies.{name}: adapters on random weights learn little; set model.weights, or train full"
                 )
         return self
+
+    def objective(self, trained: Sequence[str]) -> int:
+        """2 where variances are learned: in 1 the bound of the first diffusion step was exact, where the release's is by tanh."""
+        return 2 if self.model.architecture.learn_sigma else 1
 
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path; none from scratch."""
