@@ -165,7 +165,7 @@ class SystemSettings(Settings):
         return self
 
     def objective(self, trained: Sequence[str]) -> int:
-        """2 where variances are learned: in 1 the bound of the first diffusion step was exact, where the release's is by tanh."""
+        """2 where variances are learned: in 1 the first diffusion step had an exact bound, where the release goes by tanh."""
         return 2 if self.model.architecture.learn_sigma else 1
 
     def weight_files(self) -> dict[str, str]:
