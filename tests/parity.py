@@ -48,7 +48,11 @@ SYSTEMS = {
     "vggt-loss": Compared("vggt.vggt_loss"),
     "vggt-grad": _gradients("vggt.vggt_grad"),
     "rdt": Compared("rdt.rdt"),
+    "rdt-grad": _gradients("rdt.rdt_grad"),
+    "rdt-steps": _steps("rdt.rdt_steps"),
     "hunyuan3d_dit": Compared("hunyuan3d.hunyuan3d_dit"),
+    "hunyuan3d-grad": _gradients("hunyuan3d.hunyuan3d_grad"),
+    "hunyuan3d-steps": _steps("hunyuan3d.hunyuan3d_steps"),
     "dit-grad": _gradients("dit.dit_grad"),
     "dit-caption-grad": _gradients("dit.dit_grad"),
     "dit-steps": _steps("dit.dit_steps"),
@@ -89,6 +93,7 @@ def main() -> None:
     parser.add_argument("case", type=Path, help="path of the case without its extension")
     parser.add_argument("--tolerance", type=float, help="left out, that of the system")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # the networks are small
     how = SYSTEMS[args.system]
     tolerance = how.tolerance if args.tolerance is None else args.tolerance
     found = differences(args.system, args.case)
