@@ -205,8 +205,7 @@ class Settings(Strict):
         """
         return None
 
-    @staticmethod
-    def objective(trained: Sequence[str]) -> int:
+    def objective(self, trained: Sequence[str]) -> int:
         """The version of what training minimises, where ``trained`` (patterns, as in a strategy) are its weights.
 
         It is raised when a loss or a gradient is corrected: results of an earlier one are trained again, and never compared.

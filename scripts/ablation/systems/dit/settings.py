@@ -1,5 +1,6 @@
 """The settings of the ``dit`` system: images and what is told of them, the networks, the evaluation."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
@@ -182,6 +183,10 @@ class SystemSettings(Settings):
             Metric("frechet", "Fréchet distance", "", True, 2),
             loss,
         ]
+
+    def objective(self, trained: Sequence[str]) -> int:
+        """2 with variances: in 1 their bound at the first step of the diffusion was another one, by per cents."""
+        return 2 if self.model.architecture.learn_sigma else 1
 
     def pictured(self) -> str:
         """What one sees in the pictures of an evaluation."""

@@ -241,8 +241,7 @@ class SystemSettings(Settings):
                 )
         return self
 
-    @staticmethod
-    def objective(trained: Sequence[str]) -> int:
+    def objective(self, trained: Sequence[str]) -> int:
         """2 where the camera's loss trains anything: in 1 it went backward through earlier refinements, too."""
         return 2 if any(touches(name, pattern) for name in ("aggregator", "camera_head") for pattern in trained) else 1
 
