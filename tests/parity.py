@@ -49,6 +49,8 @@ SYSTEMS = {
     "vggt-grad": _gradients("vggt.vggt_grad"),
     "rdt": Compared("rdt.rdt"),
     "hunyuan3d_dit": Compared("hunyuan3d.hunyuan3d_dit"),
+    "kolors-grad": _gradients("kolors.kolors_grad"),
+    "kolors-steps": _steps("kolors.kolors_steps"),
     "dit-grad": _gradients("dit.dit_grad"),
     "dit-caption-grad": _gradients("dit.dit_grad"),
     "dit-steps": _steps("dit.dit_steps"),
