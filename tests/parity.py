@@ -53,6 +53,8 @@ SYSTEMS = {
     "hunyuan3d_dit": Compared("hunyuan3d.hunyuan3d_dit"),
     "hunyuan3d-grad": _gradients("hunyuan3d.hunyuan3d_grad"),
     "hunyuan3d-steps": _steps("hunyuan3d.hunyuan3d_steps"),
+    "kolors-grad": _gradients("kolors.kolors_grad"),
+    "kolors-steps": _steps("kolors.kolors_steps"),
     "dit-grad": _gradients("dit.dit_grad"),
     "dit-caption-grad": _gradients("dit.dit_grad"),
     "dit-steps": _steps("dit.dit_steps"),
