@@ -47,6 +47,8 @@ SYSTEMS = {
     "vggt": Compared("vggt.vggt"),
     "vggt-loss": Compared("vggt.vggt_loss"),
     "vggt-grad": _gradients("vggt.vggt_grad"),
+    "vggt-train-grad": _gradients("vggt.vggt_train_grad"),
+    "vggt-steps": _steps("vggt.vggt_steps"),
     "rdt": Compared("rdt.rdt"),
     "rdt-grad": _gradients("rdt.rdt_grad"),
     "rdt-steps": _steps("rdt.rdt_steps"),

@@ -1,16 +1,19 @@
-"""Our VGGT on the stored cases: the network, and the losses."""
+"""Our VGGT on the stored cases: the network, the losses, and the steps of training."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ablation.study import load_study
 from ablation.systems.vggt import losses
 from ablation.systems.vggt.geometry import normalise
 from ablation.systems.vggt.model.vggt import VGGT
 from ablation.systems.vggt.pose import decode_pose, encode_pose
 from ablation.systems.vggt.settings import Architecture, Dpt, Transformer
+from ablation.systems.vggt.system import System
 from parity_cases import Tensors, gradients
+from parity_cases.steps import STUDIES, runs, steps
 
 COTANGENT = "cotangent."
 
@@ -34,6 +37,42 @@ def vggt_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tens
         objective = sum((out[name] * value).sum() / value.numel() ** 0.5 for name, value in cotangents.items())
         objective.backward()
     return {"objective": objective[None], **gradients(model)}
+
+
+def vggt_train_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The training loss and its parts, and its gradient for every parameter, as our trainer gets them."""
+    settings = load_study(STUDIES / "vggt-eth3d.yaml", {"scale": "demo", **_settings(config)})
+    model = _model(config, _with_points(config, weights)).train()
+    with torch.enable_grad():
+        found = System(settings).objective(model, inputs, "total")
+        found.loss.backward()
+    return {"loss": found.loss, **found.parts, **gradients(model)}
+
+
+def vggt_steps(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
+    """The steps of every strategy: those of the study, and all that the authors' trainer trains where nothing is frozen."""
+    strategies = {name: {"lr": lr} for name, lr in config["lr"].items()}
+    strategies["full"]["train"] = {"full": ["aggregator", "camera_head", "depth_head"]}
+    return {
+        name: value
+        for run in runs("vggt-eth3d", config, strategies=strategies, **_settings(config))
+        for name, value in steps(run, System(run.settings), _with_points(config, weights), inputs).items()
+    }
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Sizes and loss of a case, as a study says them; the authors weigh the three parts of the depth's loss together."""
+    loss, depth = config["loss"], config["loss"]["depth"]
+    return {
+        "model": {"architecture": architecture(config).model_dump()},
+        "loss": {"camera": loss["camera"], "conf": depth, "reg": depth, "grad": depth, "quantile": loss["valid_range"]},
+    }
+
+
+def _with_points(config: dict[str, Any], weights: Tensors) -> Tensors:
+    """``weights`` with a point head, which takes no part in training."""
+    points = VGGT(architecture(config)).point_head.state_dict()
+    return weights | {f"point_head.{name}": value for name, value in points.items()}
 
 
 def architecture(config: dict[str, Any]) -> Architecture:

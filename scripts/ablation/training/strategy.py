@@ -21,11 +21,15 @@ ABSENT = "  train the run again"
 
 
 def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora: LoraSettings) -> nn.Module:
-    """Freeze ``model`` but for what ``strategy`` trains; with LoRA, wrapped by PEFT."""
+    """Freeze ``model`` but for what ``strategy`` trains; with LoRA, wrapped by PEFT.
+
+    A parameter that the network itself freezes stays so.
+    """
+    trainable = {parameter for parameter in model.parameters() if parameter.requires_grad}
     model.requires_grad_(False)
     if strategy.train.full is not None:
         for name in modules(model, strategy.train.full):
-            for parameter in model.get_submodule(name).parameters(recurse=False):
+            for parameter in trainable.intersection(model.get_submodule(name).parameters(recurse=False)):
                 parameter.requires_grad_(True)
         return model
     from peft import LoraConfig, get_peft_model
