@@ -10,7 +10,7 @@ from ablation.systems.hunyuan3d.flow import flow_step, sample, times
 from ablation.systems.hunyuan3d.model.dit import ShapeTransformer
 from ablation.systems.hunyuan3d.settings import Architecture
 from ablation.systems.hunyuan3d.system import System
-from parity_cases import Tensors
+from parity_cases import Tensors, gradients
 from parity_cases.steps import runs, steps
 
 # What the released network does not use, and ours therefore does not have.
@@ -67,7 +67,7 @@ def hunyuan3d_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) ->
     with torch.enable_grad():
         loss = _loss(model, inputs)
         loss.backward()
-    return {"loss": loss, **{f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}}
+    return {"loss": loss, **gradients(model)}
 
 
 def hunyuan3d_steps(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
@@ -144,5 +144,4 @@ def _training(model: ShapeTransformer, inputs: Tensors) -> Tensors:
     out = {"loss": step.loss, "pred": step.predicted, "target": step.target, "x_t": step.between}
     if balances:
         out["moe_aux_losses"] = torch.stack(balances)
-    out.update({f"grad.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None})
-    return {f"train.{name}": value.detach() for name, value in out.items()}
+    return {f"train.{name}": value.detach() for name, value in (out | gradients(model)).items()}

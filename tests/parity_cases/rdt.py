@@ -10,7 +10,7 @@ from ablation.systems.rdt import diffusion
 from ablation.systems.rdt.model.runner import Observation, RDTRunner, observation_of
 from ablation.systems.rdt.settings import Adaptors, Architecture, Images
 from ablation.systems.rdt.system import System
-from parity_cases import Tensors
+from parity_cases import Tensors, gradients
 from parity_cases.steps import runs, steps
 
 TABLES = ("x_pos_embed", "lang_cond_pos_embed", "img_cond_pos_embed")
@@ -56,7 +56,7 @@ def rdt_grad(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tenso
     with torch.enable_grad():
         loss = diffusion.training_loss(model, observation_of(inputs), inputs["actions"], inputs["noise"], inputs["diffusion"])
         loss.backward()
-    return {"loss": loss, **{f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}}
+    return {"loss": loss, **gradients(model)}
 
 
 def rdt_steps(config: dict[str, Any], weights: Tensors, inputs: Tensors) -> Tensors:
