@@ -85,7 +85,8 @@ class DPTHead(nn.Module):
             maps.append(resize(add_positions(x, width / height)))
         x = self._fuse(maps)
         x = upsample(self.scratch.output_conv1(x), (rows * self.patch_size, columns * self.patch_size))
-        x = self.scratch.output_conv2(add_positions(x, width / height))
+        x = add_positions(x, width / height)  # in place of the map without them, the largest there is
+        x = self.scratch.output_conv2(x)
         return x.permute(0, 2, 3, 1).unflatten(0, (batch, frames))
 
     def _fuse(self, maps: list[Tensor]) -> Tensor:
