@@ -98,6 +98,14 @@ def test_frames_are_exchangeable_but_for_the_first(vggt):
     torch.testing.assert_close(straight[:, [0, 2, 1]], swapped, atol=1e-5, rtol=1e-4)
 
 
+def test_each_refinement_of_the_cameras_trains_its_own_step_alone(vggt):
+    """The released head cuts the gradient between refinements: the last bias gets 1 of every frame from each of them."""
+    frames = 3
+    for encoding in vggt.camera_head(torch.randn(1, frames, 6, 64)):
+        (gradient,) = torch.autograd.grad(encoding[..., 0].sum(), vggt.camera_head.pose_branch.fc2.bias, retain_graph=True)
+        assert gradient[0] == frames
+
+
 def test_the_dense_head_takes_few_frames_at_a_time(vggt, monkeypatch):
     """The dense head takes a few frames at a time; output and gradients must not know, but for the order of sums."""
     images = torch.rand(1, 10, 3, 28, 28)

@@ -39,6 +39,6 @@ class CameraHead(nn.Module):
             shift, scale, gate = self.poseLN_modulation(self.embed_pose(previous)).chunk(3, dim=-1)
             x = gate * (self.adaln_norm(camera) * (1 + scale) + shift) + camera
             delta = self.pose_branch(self.trunk_norm(self.trunk(x)))
-            raw = delta if raw is None else raw + delta
+            raw = delta if raw is None else raw.detach() + delta
             encodings.append(torch.cat([raw[..., :7], F.relu(raw[..., 7:])], dim=-1))
         return encodings
