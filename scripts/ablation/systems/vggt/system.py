@@ -46,10 +46,10 @@ class System:
         load_weights(model, files["weights"])
 
     def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The blocks of trunk, aggregator and camera head, and the depth head, some frames at a time."""
+        """The blocks of trunk and aggregator, and the depth head, some frames at a time; the camera head has few tokens."""
         aggregator = model.aggregator
         pairs = zip(aggregator.frame_blocks, aggregator.global_blocks, strict=True)
-        return [*aggregator.patch_embed.blocks, *chain(*pairs), *model.camera_head.trunk, model.depth_head]
+        return [*aggregator.patch_embed.blocks, *chain(*pairs), model.depth_head]
 
     def samples(self, folders: Sequence[Path], train: bool) -> SequenceDataset:
         """Sequences of one split."""
