@@ -262,14 +262,14 @@ def test_a_quantised_layer_is_the_layer_nearly(form, error, bits):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_experts_in_few_bits_are_still_one_product():
+def test_experts_in_few_bits_are_still_grouped():
     torch.manual_seed(0)
     layers = nn.ModuleList(nn.Linear(16, 32) for _ in range(3))
     x, experts = torch.randn(40, 16, requires_grad=True), torch.randint(0, 3, (40,))
     quantise_frozen(layers.requires_grad_(False), "int8", "fp32", ())
     assert grouped.groupable(layers)
     groups = grouped.group(experts, 3)
-    rows = x.new_zeros(groups.rows, 16).index_copy(0, groups.places, x)
+    rows = torch.zeros_like(x).index_copy(0, groups.places, x)
     out = grouped.grouped_linear(rows, groups, list(layers)).index_select(0, groups.places)
     each = torch.stack([layers[e](row) for e, row in zip(experts.tolist(), x, strict=True)])
     torch.testing.assert_close(out, each)

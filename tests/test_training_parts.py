@@ -20,8 +20,27 @@ from ablation.training import guards, order
 from ablation.training.average import Average
 from ablation.training.checkpoints import Checkpoints
 from ablation.training.processes import Place
+from ablation.training.randomness import make_deterministic
 from ablation.training.schedules import learning_rate
 from ablation.training.targets import adaptable_modules, modules
+
+# --- determinism -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    make_deterministic()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+def test_determinism_fills_no_memory_that_is_new(deterministic):
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.empty(64).resize_(1 << 16).isnan().all(), "torch fills it with NaN"
+
 
 # --- guards and checkpoints ------------------------------------------------------------------------------------------
 

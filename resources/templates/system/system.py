@@ -35,8 +35,8 @@ class System:
         model.load_state_dict(self.build().state_dict(), assign=True)
 
     def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The blocks, in the order of the forward pass: those that a run may recompute in the backward pass."""
-        return model.blocks
+        """The blocks but the last, in the order of the forward pass: those that a run may recompute in the backward pass."""
+        return model.blocks[:-1]
 
     def samples(self, folders: Sequence[Path], train: bool) -> Waves:
         """The waves of one split, from the prepared folders in the order of ``settings.parts()``."""

@@ -92,7 +92,10 @@ class System(Protocol):
         ...
 
     def recomputable(self, model: "nn.Module") -> "Sequence[nn.Module]":
-        """The modules whose activations may be recomputed, none within another, in the order of the forward pass."""
+        """The modules whose activations may be recomputed, none within another, in the order of the forward pass.
+
+        Not what ends it, or that is called as :func:`ablation.ending.ending`: the backward pass begins with it.
+        """
         ...
 
     def samples(self, folders: Sequence[Path], train: bool) -> Samples:

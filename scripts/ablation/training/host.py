@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from ablation.ending import is_ending
 from ablation.training.targets import modules
 
 
@@ -41,7 +42,7 @@ class Fetching:
         fetched = {name: self._fetch(name, device) for name in self.weights}
         self._show(fetched)
         try:
-            with nullcontext() if self.recomputed else self._kept_as_pieces(fetched, device):
+            with nullcontext() if self.recomputed and not is_ending() else self._kept_as_pieces(fetched, device):
                 return self.forward(*args, **kwargs)
         finally:
             self._show(self.weights)

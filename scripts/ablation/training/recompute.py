@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ablation.ending import is_ending
+
 
 def reached(units: Sequence[nn.Module], model: nn.Module) -> list[nn.Module]:
     """Those of ``units``, in the order of the forward pass, that gradients go through: from the first that trains anything on.
@@ -32,12 +34,12 @@ def chosen(units: Sequence[nn.Module], how: bool | int) -> Sequence[nn.Module]:
 
 
 def recompute(units: Sequence[nn.Module]) -> None:
-    """Have the activations of ``units`` recomputed in the backward pass."""
+    """Have the activations of ``units`` recomputed in the backward pass, but for calls that end the forward pass."""
     for unit in units:
         unit.forward = partial(_recomputed, unit.forward)
 
 
 def _recomputed(forward: Callable, *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled():
+    if is_ending() or not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

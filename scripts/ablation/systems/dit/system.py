@@ -48,8 +48,8 @@ class System:
             model.load_state_dict(self.build().state_dict(), assign=True)
 
     def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
-        """Every block."""
-        return model.transformer.transformer_blocks
+        """Every block but the last."""
+        return model.transformer.transformer_blocks[:-1]
 
     def samples(self, folders: Sequence[Path], train: bool) -> LatentDataset:
         """The images of one split, as latents."""

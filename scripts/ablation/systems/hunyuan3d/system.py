@@ -34,8 +34,8 @@ class System:
         load_weights({name: getattr(model, name) for name in PARTS}, files["weights"])
 
     def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The blocks of the transformer."""
-        return model.model.blocks
+        """The blocks of the transformer but the last."""
+        return model.model.blocks[:-1]
 
     def samples(self, folders: Sequence[Path], train: bool) -> ShapeDataset:
         """Pictures of one split, each with its shape."""

@@ -45,12 +45,12 @@ class System:
         model.start()
 
     def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The blocks of the UNet, with what the adapter does in them."""
+        """The blocks of the UNet but the last, with what the adapter does in them."""
         unet, found = model.unet, []
         for part in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
             for resnet, attention in zip_longest(part.resnets, getattr(part, "attentions", ())):
                 found += [resnet, *(attention.transformer_blocks if attention else ())]
-        return found
+        return found[:-1]
 
     def samples(self, folders: Sequence[Path], train: bool) -> LayoutDataset:
         """The captioned pictures with boxes of one split."""

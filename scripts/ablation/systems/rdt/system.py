@@ -45,8 +45,8 @@ class System:
         load_weights(model, files["weights"])
 
     def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
-        """Every block."""
-        return model.model.blocks
+        """Every block but the last."""
+        return model.model.blocks[:-1]
 
     def samples(self, folders: Sequence[Path], train: bool) -> StepDataset:
         """The steps of the episodes of one split."""

@@ -46,10 +46,10 @@ class System:
         load_weights(model, files["weights"])
 
     def recomputable(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The blocks of trunk, aggregator and camera head, and the depth head, some frames at a time."""
+        """The blocks of trunk and aggregator, and the depth head, some frames at a time; the camera head has few tokens."""
         aggregator = model.aggregator
         pairs = zip(aggregator.frame_blocks, aggregator.global_blocks, strict=True)
-        return [*aggregator.patch_embed.blocks, *chain(*pairs), *model.camera_head.trunk, model.depth_head]
+        return [*aggregator.patch_embed.blocks, *chain(*pairs), model.depth_head]
 
     def samples(self, folders: Sequence[Path], train: bool) -> SequenceDataset:
         """Sequences of one split."""
@@ -75,13 +75,12 @@ class System:
     def objective(self, model: nn.Module, batch: dict[str, Tensor], name: str) -> Objective:
         """The weighted sum of camera and depth losses in the normalised frame of the first camera."""
         loss, masks = self.settings.loss, batch["masks"]
-        points = unproject(batch["depths"], batch["intrinsics"], batch["extrinsics"])
-        truth = normalise(batch["extrinsics"], batch["depths"], points, masks)
+        extrinsics, depths = _truth(batch)
         size = tuple(batch["depths"].shape[-2:])
         out = model(batch.get("images"), heads=HEADS, state=take_state(batch), size=size)
-        camera = camera_loss(out["pose_enc_list"], truth.extrinsics, batch["intrinsics"], masks)
+        camera = camera_loss(out["pose_enc_list"], extrinsics, batch["intrinsics"], masks)
         weight = 1 + loss.window_weight * detail_mask(batch["regions"]).float() if loss.window_weight else None
-        depth = depth_loss(out["depth"], out["depth_conf"], truth.depths, masks, loss.quantile, weight)
+        depth = depth_loss(out["depth"], out["depth_conf"], depths, masks, loss.quantile, weight)
         total = loss.camera * camera["camera"] + loss.conf * depth["conf"] + loss.reg * depth["reg"] + loss.grad * depth["grad"]
         return Objective(total, {part: value.detach() for part, value in {**camera, **depth}.items()})
 
@@ -153,6 +152,13 @@ class System:
         if not Path(self.settings.model.weights).is_file():
             lines.append(f"weights: {self.settings.model.weights} is not there\n{WEIGHTS_DOWNLOAD}")
         return lines
+
+
+def _truth(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Extrinsics [B, S, 3, 4] and depths [B, S, H, W] as they are trained on; the points that it takes are forgotten."""
+    points = unproject(batch["depths"], batch["intrinsics"], batch["extrinsics"])
+    truth = normalise(batch["extrinsics"], batch["depths"], points, batch["masks"])
+    return truth.extrinsics, truth.depths
 
 
 def _save_middle(out: Path, scene: str, names: Sequence[str], sample: dict[str, Tensor], predicted: Tensor) -> None:

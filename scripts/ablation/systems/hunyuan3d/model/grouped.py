@@ -1,8 +1,8 @@
-"""Linear layers of several experts in one product: rows are grouped by expert, and no shape depends on the groups' sizes.
+"""Linear layers of several experts as one: rows are grouped by expert, and no shape depends on the groups' sizes.
 
-``torch.nn.functional.grouped_mm`` computes the product on CPU and GPU, but describes its shapes (for fake and meta tensors)
-only in bf16, and has no bias; hence the operator and the function here. PyTorch's kernel for it, which knows the groups' ends
-on the device alone, is for bf16 on Hopper and later; elsewhere on a GPU PyTorch itself fetches the ends and loops.
+Each expert's product is taken with its own weight: stacked, as ``torch.nn.functional.grouped_mm`` wants them, all weights would
+be copied at every use. Where a group ends is read on the host, once for the layers of a mixture; on a GPU, which waits for it,
+that costs less than the copies.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,36 +13,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-ALIGNMENT = 16  # rows; every group begins at a multiple, as kernels for half precision ask for
-WIDTHS = 8  # widths of layers must be multiples: 16 bytes in half precision
+OWN = 5  # arguments of the product below before the layers' parameters
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Groups(NamedTuple):
-    """Rows sorted by expert, each group padded to a multiple of :data:`ALIGNMENT`."""
+    """R rows sorted by expert."""
 
-    rows: int
-    """Rows with all padding: known from the number of rows and experts alone."""
     places: Tensor
-    """[R], int64: where each of the R rows goes."""
+    """[R], int64: where each row goes."""
     ends: Tensor
-    """[E], int32: the end of each group; the last group takes all that is left."""
+    """[E], int64, on the host: the end of each group."""
     owners: Tensor
-    """[rows], int64: the expert of each place."""
+    """[R], int64: the expert of each place."""
 
 
 def group(experts: Tensor, count: int) -> Groups:
     """``experts`` [R], int64, below ``count`` -> their groups, rows of one expert in their order."""
-    numbers = torch.arange(count, device=experts.device)
-    member = (experts[:, None] == numbers).long()  # [R, E]
+    member = (experts[:, None] == torch.arange(count, device=experts.device)).long()  # [R, E]
     rank = member.cumsum(dim=0).gather(1, experts[:, None])[:, 0] - 1
-    padded = (member.sum(dim=0) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    ends = padded.cumsum(dim=0)
-    rows = (len(experts) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT + count * ALIGNMENT
-    places = (ends - padded).index_select(0, experts) + rank
-    ends = torch.where(numbers == count - 1, rows, ends)
-    owners = (torch.arange(rows, device=experts.device)[:, None] >= ends).sum(dim=1)
-    return Groups(rows, places, ends.int(), owners)
+    sizes = member.sum(dim=0)
+    ends = sizes.cumsum(dim=0)
+    places = (ends - sizes).index_select(0, experts) + rank
+    return Groups(places, torch.ops.ablation.on_host(ends), torch.empty_like(experts).index_copy(0, places, experts))
 
 
 def groupable(layers: Iterable[nn.Module]) -> bool:
@@ -50,17 +43,17 @@ def groupable(layers: Iterable[nn.Module]) -> bool:
 
     A layer whose weight is held in few bits does: it makes it when it is asked for.
     """
-    return all(
-        (_quantised(layer) or _whole(layer)) and layer.in_features % WIDTHS == layer.out_features % WIDTHS == 0
-        for layer in layers
-    )
+    return all(_quantised(layer) or _whole(layer) for layer in layers)
 
 
-def grouped_linear(x: Tensor, groups: Groups, layers: Sequence[nn.Linear]) -> Tensor:
-    """Rows ``x`` [rows, in] through the layer of their group -> [rows, out], in :func:`compute_type`."""
+def grouped_linear(x: Tensor, groups: Groups, layers: Sequence[nn.Linear], gelu: bool = False) -> Tensor:
+    """Rows ``x`` [R, in], of which GELU is taken first or not, through the layer of their group -> [R, out].
+
+    In :func:`compute_type`.
+    """
     x = x.to(compute_type(x.device.type, layers[0]))
     weights = [None if _quantised(layer) else layer.weight for layer in layers]
-    return _GroupedLinear.apply(x, groups.ends, groups.owners, layers, *weights, *(layer.bias for layer in layers))
+    return _GroupedLinear.apply(x, gelu, groups.ends, groups.owners, layers, *weights, *(layer.bias for layer in layers))
 
 
 def _quantised(layer: nn.Module) -> bool:
@@ -80,66 +73,99 @@ def compute_type(device: str, layer: nn.Module) -> torch.dtype:
 
 
 class _GroupedLinear(torch.autograd.Function):
-    """Keeps the layers' own weights for the backward pass, not the copy that the product is taken with."""
+    """Keeps the layers' own weights for the backward pass, not a copy that the product is taken with.
+
+    GELU's gradient takes the place of that of its result: at the width of an expert, three of them would be a step's peak.
+    """
 
     @staticmethod
     def forward(
-        ctx, x: Tensor, ends: Tensor, owners: Tensor, layers: Sequence[nn.Module], *parameters: Tensor | None
+        ctx, x: Tensor, gelu: bool, ends: Tensor, owners: Tensor, layers: Sequence[nn.Module], *parameters: Tensor | None
     ) -> Tensor:
         weights, biases = parameters[: len(layers)], parameters[len(layers) :]
-        trained = any(ctx.needs_input_grad[4:])
-        ctx.save_for_backward(x if trained else None, ends, owners, *weights)
+        trained, before = any(ctx.needs_input_grad[OWN:]), x if gelu else None
+        x = F.gelu(x) if gelu else x
+        ctx.save_for_backward(before, x if trained else None, ends, owners, *weights)
         ctx.layers, ctx.types = layers, [None if parameter is None else parameter.dtype for parameter in parameters]
-        out = torch.ops.ablation.grouped_mm(x, _weights(layers, weights, x.dtype).transpose(1, 2), ends)
-        return out.add_(_stacked(biases, x.dtype).index_select(0, owners))
+        out = x.new_empty(len(x), layers[0].out_features)
+        for number, (layer, weight, bias) in enumerate(zip(layers, weights, biases, strict=True)):
+            torch.ops.ablation.group_mm(out, x, _in(x.dtype, layer, weight).t(), bias.to(x.dtype), ends, number)
+        return out
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, ends, owners, *weights = ctx.saved_tensors
-        gradient, count = gradient.contiguous(), len(weights)
-        needed = ctx.needs_input_grad
+        before, x, ends, owners, *weights = ctx.saved_tensors
+        gradient, count, needed = gradient.contiguous(), len(weights), ctx.needs_input_grad
         of_x, of_weights, of_biases = None, [None] * count, [None] * count
         if needed[0]:
-            of_x = torch.ops.ablation.grouped_mm(gradient, _weights(ctx.layers, weights, gradient.dtype), ends)
-        if any(needed[4 : 4 + count]):
-            of_weights = torch.ops.ablation.grouped_mm(gradient.t(), x, ends).unbind()
-        if any(needed[4 + count :]):
+            of_x = gradient.new_empty(len(gradient), ctx.layers[0].in_features)
+            for number, (layer, weight) in enumerate(zip(ctx.layers, weights, strict=True)):
+                torch.ops.ablation.group_mm(of_x, gradient, _in(gradient.dtype, layer, weight), None, ends, number)
+            if before is not None:
+                torch.ops.aten.gelu_backward.grad_input(of_x, before, grad_input=of_x)
+        if any(needed[OWN : OWN + count]):
+            of_weights = [torch.ops.ablation.group_outer(gradient, x, ends, number) for number in range(count)]
+        if any(needed[OWN + count :]):
             sums = gradient.new_zeros(count, gradient.shape[1], dtype=torch.float32)
             of_biases = sums.index_add(0, owners, gradient.float()).unbind()
         of_parameters = [
             value.to(dtype) if need else None
-            for value, dtype, need in zip([*of_weights, *of_biases], ctx.types, needed[4:], strict=True)
+            for value, dtype, need in zip([*of_weights, *of_biases], ctx.types, needed[OWN:], strict=True)
         ]
-        return of_x, None, None, None, *of_parameters
+        return of_x, *[None] * (OWN - 1), *of_parameters
 
 
-def _weights(layers: Sequence[nn.Module], weights: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
-    """[E, out, in]; those of layers that hold them in few bits are made one at a time."""
-    if weights[0] is not None:
-        return _stacked(weights, dtype)
-    first = layers[0].made(dtype)
-    stacked = first.new_empty(len(layers), *first.shape)
-    stacked[0] = first
-    for place, layer in zip(stacked[1:], layers[1:], strict=True):
-        place.copy_(layer.made(dtype))
-    return stacked
+def _in(dtype: torch.dtype, layer: nn.Module, weight: Tensor | None) -> Tensor:
+    """[out, in]: the layer's weight, made where it holds it in few bits."""
+    return layer.made(dtype) if weight is None else weight.to(dtype)
 
 
-def _stacked(parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return torch.stack([parameter.to(dtype) for parameter in parameters])
+@torch.library.custom_op("ablation::on_host", mutates_args=())
+def on_host(x: Tensor) -> Tensor:
+    """A copy of ``x`` that is read without waiting."""
+    return x.to("cpu", copy=True)
 
 
-@torch.library.custom_op("ablation::grouped_mm", mutates_args=())
-def grouped_mm(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
-    """``a`` [R, K] with ``b`` [E, K, N] -> [R, N], or ``a`` [M, R] with ``b`` [R, N] -> [E, M, N]; ``ends`` [E] cuts R."""
-    return F.grouped_mm(a, b, offs=ends)
+@torch.library.custom_op("ablation::group_mm", mutates_args=("out",))
+def group_mm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int) -> None:
+    """Into the rows of group ``number`` of ``out`` [R, N]: those of ``x`` [R, K] by ``weight`` [K, N], and ``bias`` [N]."""
+    rows = _rows(ends, number)
+    torch.mm(x[rows], weight, out=out[rows])
+    if bias is not None:
+        out[rows] += bias
 
 
-@grouped_mm.register_fake
-def _(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
-    return a.new_empty((a.shape[0], b.shape[2]) if b.dim() == 3 else (len(ends), a.shape[0], b.shape[1]))
+@torch.library.custom_op("ablation::group_outer", mutates_args=())
+def group_outer(a: Tensor, b: Tensor, ends: Tensor, number: int) -> Tensor:
+    """``a`` [R, M], ``b`` [R, N] -> [M, N]: the sum over the rows of group ``number``."""
+    rows = _rows(ends, number)
+    return torch.mm(a[rows].t(), b[rows])
 
 
-@register_flop_formula(torch.ops.ablation.grouped_mm)
-def _flops(a: torch.Size, b: torch.Size, ends: torch.Size, *_args, **_kwargs) -> int:
-    return 2 * a[0] * a[1] * b[-1]
+def _rows(ends: Tensor, number: int) -> slice:
+    return slice(int(ends[number - 1]) if number else 0, int(ends[number]))
+
+
+@on_host.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@group_mm.register_fake
+def _(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int) -> None:
+    return None
+
+
+@group_outer.register_fake
+def _(a: Tensor, b: Tensor, ends: Tensor, number: int) -> Tensor:
+    return a.new_empty(a.shape[1], b.shape[1])
+
+
+@register_flop_formula(torch.ops.ablation.group_mm)
+def _flops(out: torch.Size, x: torch.Size, weight: torch.Size, bias: object, ends: torch.Size, *_args, **_kwargs) -> int:
+    return 2 * x[0] * weight[0] * weight[1] // ends[0]  # a group's share of the rows
+
+
+@register_flop_formula(torch.ops.ablation.group_outer)
+def _outer_flops(a: torch.Size, b: torch.Size, ends: torch.Size, *_args, **_kwargs) -> int:
+    return 2 * a[0] * a[1] * b[1] // ends[0]

@@ -1,6 +1,6 @@
 """The mixture of experts: every token goes to its k most likely experts, and to one expert that all tokens see.
 
-No shape depends on where tokens are sent and no value is read back from the device: a step on fake tensors is a step.
+No shape depends on where tokens are sent: a step on fake tensors is a step.
 Two ways compute the same (see :meth:`MixtureOfExperts.forward`).
 """
 
@@ -111,10 +111,9 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [B, N, C] -> [B, N, C].
 
-        Experts of plain linear layers run as two grouped products over the T * k rows that were sent to them. Layers of odd
-        widths, in host memory, or that something else has taken the place of (adapters), run as modules: each expert over
-        all tokens, weighted by zero where it was not chosen. Activations are then recomputed in the backward pass, one
-        expert's at a time.
+        Experts of plain linear layers run as two grouped products over the T * k rows that were sent to them. Layers in host
+        memory, or that something else has taken the place of (adapters), run as modules: each expert over all tokens,
+        weighted by zero where it was not chosen. Activations are then recomputed in the backward pass, one expert's at a time.
         """
         tokens = x.flatten(0, 1)
         routing = self.gate(tokens)
@@ -131,9 +130,10 @@ class MixtureOfExperts(nn.Module):
         per_token = routing.experts.shape[1]
         groups = group(routing.experts.flatten(), len(self.experts))
         x = x.to(compute_type(x.device.type, self.experts[0].net[2]))
-        rows = x.new_zeros(groups.rows, x.shape[1]).index_copy(0, groups.places, x.repeat_interleave(per_token, dim=0))
-        hidden = F.gelu(grouped_linear(rows, groups, [e.net[0].proj for e in self.experts]))
-        out = grouped_linear(hidden, groups, [e.net[2] for e in self.experts])
+        x = x.repeat_interleave(per_token, dim=0)
+        x = torch.empty_like(x).index_copy_(0, groups.places, x)
+        x = grouped_linear(x, groups, [e.net[0].proj for e in self.experts])
+        out = grouped_linear(x, groups, [e.net[2] for e in self.experts], gelu=True)
         out = out.index_select(0, groups.places).unflatten(0, (-1, per_token))
         weighted = routing.weights[..., None].to(out.dtype) * out  # [T, k, C]
         return reduce(torch.add, weighted.unbind(dim=1))  # autocast would make ``sum`` one in fp32

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablation.ending import ending
 from ablation.systems.vggt.settings import Architecture
 
 POSITION_GAIN = 0.1
@@ -85,7 +86,8 @@ class DPTHead(nn.Module):
             maps.append(resize(add_positions(x, width / height)))
         x = self._fuse(maps)
         x = upsample(self.scratch.output_conv1(x), (rows * self.patch_size, columns * self.patch_size))
-        x = self.scratch.output_conv2(add_positions(x, width / height))
+        x = add_positions(x, width / height)  # in place of the map without them, the largest there is
+        x = self.scratch.output_conv2(x)
         return x.permute(0, 2, 3, 1).unflatten(0, (batch, frames))
 
     def _fuse(self, maps: list[Tensor]) -> Tensor:
@@ -103,10 +105,13 @@ def dense(head: DPTHead, tokens: Sequence[Tensor | None], height: int, width: in
 
     The frames go through ``head`` in chunks: what it holds of one, 1.3 GB at 518 x 518, it need not hold of the next, at
     inference or where it is recomputed in the backward pass. How many a chunk has depends on the frames' size alone.
+    The last chunk ends the forward pass.
     """
     at_once = max(1, PIXELS_AT_ONCE // (height * width))
-    chunks = zip(*(tokens[layer].split(at_once, dim=1) for layer in head.layers), strict=True)
-    raw = torch.cat([head(levels, height, width) for levels in chunks], dim=1)
+    *chunks, last = zip(*(tokens[layer].split(at_once, dim=1) for layer in head.layers), strict=True)
+    raw = [head(levels, height, width) for levels in chunks]
+    with ending():
+        raw = torch.cat([*raw, head(last, height, width)], dim=1)
     return head.activation(raw[..., :-1]), 1 + raw[..., -1].exp()
 
 
