@@ -1,4 +1,4 @@
-"""A step of every system reads nothing back from the device: on a GPU each such read would wait for all that is queued.
+"""A step reads nothing back from the device, but for the sizes of experts' groups: on a GPU each read waits for what is queued.
 
 Nor does it write out what attention weighs by: each attention is one operator, for which a GPU has flash kernels.
 """
@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ablation.study import load_study
 from ablation.sweep import expand
 from ablation.systems import load_system
+from ablation.systems.hunyuan3d.model.moe import MixtureOfExperts
 from ablation.training.accelerator import make_accelerator
 from ablation.training.model import fresh_for_training
 from ablation.training.step import TrainingStep
@@ -25,6 +26,7 @@ READS = {
     "aten::equal",
     "aten::_unique2",
 }
+SIZES = "ablation::on_host"  # where the groups of experts end; once a mixture, and again where it is recomputed
 HEADS = 4  # dimensions of attention's weights: batch, heads, queries, keys
 
 
@@ -34,12 +36,13 @@ class Reads(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.found: list[str] = []
-        self.fused, self.written_out = 0, 0
+        self.fused, self.written_out, self.sizes = 0, 0, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.name().partition(".")[0]
         if name in READS or (name.startswith("aten::index") and _by_mask(args)):
             self.found.append(name)
+        self.sizes += name == SIZES
         self.fused += name.startswith("aten::_scaled_dot_product")
         self.written_out += name == "aten::_softmax" and args[0].dim() >= HEADS
         return function(*args, **(kwargs or {}))
@@ -63,6 +66,8 @@ def test_a_step_reads_nothing_back(study):
             step([batch], 1, lambda phase: None)
         assert not reads.found, f"{run.id}: {sorted(set(reads.found))}"
         assert reads.fused and not reads.written_out, run.id
+        mixtures = sum(isinstance(module, MixtureOfExperts) for module in step.model.modules())
+        assert reads.sizes <= mixtures * len(step.passes) * (2 if run.strategy.gradient_checkpointing else 1), run.id
     AcceleratorState._reset_state(True)
 
 
