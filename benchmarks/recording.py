@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from ablation.files import write_json
 from ablation.provenance import cpu_name
 
-FOLDER = Path(__file__).parent / "speed"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "benchmarks/speed"
 PACKAGES = ("torch", "snakemake")
 
 
