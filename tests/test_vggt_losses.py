@@ -123,6 +123,14 @@ def test_the_quantile_of_a_batch_too_large_for_fp32_to_count():
     assert mean == pytest.approx(0.45 * len(errors), rel=1e-5)
 
 
+def test_a_depth_beyond_the_limit_counts_as_the_limit():
+    """As in the release: a scene's far background, normalised, does not rule the loss."""
+    predicted, confidence, masks = 90 + torch.rand(1, 2, 24, 30, 1), 1 + torch.rand(1, 2, 24, 30), torch.ones(1, 2, 24, 30) > 0
+    far = 90 + 60 * torch.rand(1, 2, 24, 30)
+    found, expected = (depth_loss(predicted, confidence, depth, masks, None) for depth in (far, far.clamp(max=100)))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_too_few_pixels_give_no_loss_but_a_gradient():
     predicted, confidence, target, masks = depth_case()
     few = masks & (torch.arange(50) < 1)

@@ -88,7 +88,7 @@ def value_loss(
 
 
 def _dense_loss(predicted, confidence, target, masks, quantile, weight, shape_loss, scales) -> dict[str, Tensor]:
-    target = torch.where(masks[..., None], target, 0)  # the holes of a depth map may hold Inf
+    target = _bounded(torch.where(masks[..., None], target, 0))  # the holes of a depth map may hold Inf
     flat = [x.flatten(0, 1) for x in (predicted, target, masks)]
     grad = sum(shape_loss(*(x[:, :: 2**s, :: 2**s] for x in flat)) for s in range(scales)) / scales
     terms = {**value_loss(predicted, confidence, target, masks, quantile, weight), "grad": grad}
