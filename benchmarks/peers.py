@@ -29,7 +29,7 @@ from recording import ROOT, Row, read_all, record, told  # which finds the libra
 
 from ablation.errors import UserError
 
-TEST = "tests/test_peers.py::test_both_sides_take_the_same_step"
+TEST = "tests/test_parity.py::test_stored_outputs"  # the same training as theirs, step by step
 SIDES = ("authors", "ours")
 TOLERANCE = 1e-4
 STARTS = 2

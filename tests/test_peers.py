@@ -39,8 +39,8 @@ def test_a_folder_that_git_does_not_know_needs_its_commit(tmp_path):
 
 
 @pytest.mark.parametrize("recomputed", [0, 1])
-def test_both_sides_take_the_same_step(tmp_path, recomputed):
-    """Ours, from the files that both start from: the same again, recomputed or not. The benchmark asks the same of theirs."""
+def test_a_step_of_ours_is_the_same_again(tmp_path, recomputed):
+    """Recomputed or not. Whether theirs is the same is asked by the benchmark itself."""
     case = CASES["hunyuan3d"][recomputed]
     prepare(case, tmp_path)
     first = [Side(ours(case, tmp_path), tmp_path).first() for _ in range(2)]
