@@ -14,7 +14,7 @@ def is_ending() -> bool:
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """What is called within it ends its forward pass and is not recomputed, which would take time and lower the peak by little."""
+    """What is called within it ends its forward pass, and is not recomputed: that would lower the peak by little."""
     token = _ending.set(True)
     try:
         yield
