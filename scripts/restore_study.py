@@ -29,8 +29,9 @@ def main() -> None:
         put(folder, target)
     if different:
         raise UserError(
-            f"{target}: restored, but its report comes out otherwise ({', '.join(different[:5])}): it is not of these runs, or"
-            f" was drawn by other versions of the packages; what was made now is in {target / 'rebuilt'}"
+            f"{target}: restored, but its report comes out otherwise ({', '.join(different[:5])}): it is not of these runs, was"
+            f" drawn by other versions of the packages, or is of an objective that was corrected since; what was made now is in"
+            f" {target / 'rebuilt'}"
         )
     sys.stdout.write(f"restored: {target}\nreport, made again and equal: {target / 'report.html'}\n")
 
