@@ -75,7 +75,8 @@ def compute_type(device: str, layer: nn.Module) -> torch.dtype:
 class _GroupedLinear(torch.autograd.Function):
     """Keeps the layers' own weights for the backward pass, not a copy that the product is taken with.
 
-    GELU's gradient takes the place of that of its result: at the width of an expert, three of them would be a step's peak.
+    GELU is taken of one group at a time, again in the backward pass, and its gradient takes the place of that of its result: at
+    the width of an expert, each whole tensor more would be a step's peak.
     """
 
     @staticmethod
@@ -83,28 +84,28 @@ class _GroupedLinear(torch.autograd.Function):
         ctx, x: Tensor, gelu: bool, ends: Tensor, owners: Tensor, layers: Sequence[nn.Module], *parameters: Tensor | None
     ) -> Tensor:
         weights, biases = parameters[: len(layers)], parameters[len(layers) :]
-        trained, before = any(ctx.needs_input_grad[OWN:]), x if gelu else None
-        x = F.gelu(x) if gelu else x
-        ctx.save_for_backward(before, x if trained else None, ends, owners, *weights)
-        ctx.layers, ctx.types = layers, [None if parameter is None else parameter.dtype for parameter in parameters]
+        needed = gelu or any(ctx.needs_input_grad[OWN:])
+        ctx.save_for_backward(x if needed else None, ends, owners, *weights)
+        ctx.layers, ctx.gelu = layers, gelu
+        ctx.types = [None if parameter is None else parameter.dtype for parameter in parameters]
         out = x.new_empty(len(x), layers[0].out_features)
         for number, (layer, weight, bias) in enumerate(zip(layers, weights, biases, strict=True)):
-            torch.ops.ablation.group_mm(out, x, _in(x.dtype, layer, weight).t(), bias.to(x.dtype), ends, number)
+            torch.ops.ablation.group_mm(out, x, _in(x.dtype, layer, weight).t(), bias.to(x.dtype), ends, number, gelu)
         return out
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        before, x, ends, owners, *weights = ctx.saved_tensors
+        x, ends, owners, *weights = ctx.saved_tensors
         gradient, count, needed = gradient.contiguous(), len(weights), ctx.needs_input_grad
         of_x, of_weights, of_biases = None, [None] * count, [None] * count
         if needed[0]:
             of_x = gradient.new_empty(len(gradient), ctx.layers[0].in_features)
             for number, (layer, weight) in enumerate(zip(ctx.layers, weights, strict=True)):
-                torch.ops.ablation.group_mm(of_x, gradient, _in(gradient.dtype, layer, weight), None, ends, number)
-            if before is not None:
-                torch.ops.aten.gelu_backward.grad_input(of_x, before, grad_input=of_x)
+                torch.ops.ablation.group_mm(of_x, gradient, _in(gradient.dtype, layer, weight), None, ends, number, False)
+            if ctx.gelu:
+                torch.ops.aten.gelu_backward.grad_input(of_x, x, grad_input=of_x)
         if any(needed[OWN : OWN + count]):
-            of_weights = [torch.ops.ablation.group_outer(gradient, x, ends, number) for number in range(count)]
+            of_weights = [torch.ops.ablation.group_outer(gradient, x, ends, number, ctx.gelu) for number in range(count)]
         if any(needed[OWN + count :]):
             sums = gradient.new_zeros(count, gradient.shape[1], dtype=torch.float32)
             of_biases = sums.index_add(0, owners, gradient.float()).unbind()
@@ -127,19 +128,23 @@ def on_host(x: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("ablation::group_mm", mutates_args=("out",))
-def group_mm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int) -> None:
-    """Into the rows of group ``number`` of ``out`` [R, N]: those of ``x`` [R, K] by ``weight`` [K, N], and ``bias`` [N]."""
+def group_mm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int, gelu: bool) -> None:
+    """Into the rows of group ``number`` of ``out`` [R, N]: ``x`` [R, K], or its GELU, by ``weight`` [K, N], plus ``bias``."""
     rows = _rows(ends, number)
-    torch.mm(x[rows], weight, out=out[rows])
+    torch.mm(_taken(x[rows], gelu), weight, out=out[rows])
     if bias is not None:
         out[rows] += bias
 
 
 @torch.library.custom_op("ablation::group_outer", mutates_args=())
-def group_outer(a: Tensor, b: Tensor, ends: Tensor, number: int) -> Tensor:
-    """``a`` [R, M], ``b`` [R, N] -> [M, N]: the sum over the rows of group ``number``."""
+def group_outer(a: Tensor, b: Tensor, ends: Tensor, number: int, gelu: bool) -> Tensor:
+    """``a`` [R, M], ``b`` [R, N] or its GELU -> [M, N]: the sum over the rows of group ``number``."""
     rows = _rows(ends, number)
-    return torch.mm(a[rows].t(), b[rows])
+    return torch.mm(a[rows].t(), _taken(b[rows], gelu))
+
+
+def _taken(x: Tensor, gelu: bool) -> Tensor:
+    return F.gelu(x) if gelu else x
 
 
 def _rows(ends: Tensor, number: int) -> slice:
@@ -152,12 +157,12 @@ def _(x: Tensor) -> Tensor:
 
 
 @group_mm.register_fake
-def _(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int) -> None:
+def _(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int, gelu: bool) -> None:
     return None
 
 
 @group_outer.register_fake
-def _(a: Tensor, b: Tensor, ends: Tensor, number: int) -> Tensor:
+def _(a: Tensor, b: Tensor, ends: Tensor, number: int, gelu: bool) -> Tensor:
     return a.new_empty(a.shape[1], b.shape[1])
 
 
