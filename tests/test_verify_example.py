@@ -47,16 +47,25 @@ def made_here(project, tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture
+def made_elsewhere(reference) -> Path:
+    """The example as if it was made on a processor that rounds otherwise than this one."""
+    path = reference / "runs" / RUN / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "arithmetic": "0" * 16}))
+    return reference
+
+
 def again(project: Path) -> Path:
     return project / "results/demo/vggt-eth3d/verified"
 
 
 def test_a_run_of_the_example_trained_again_is_equal_or_within_tolerance(project, reference):
-    """Where it is not equal, it says what was not the same: of the processor it was made on, its name at least."""
+    """Where it is not equal, it says what was not the same: how the processor that it was made on rounds."""
     found = verify(reference, again(project), RUN)
     assert set(found) == {RUN, TABLES} and found[TABLES].word == EQUAL
     verdict = found[RUN]
-    assert verdict.word in (EQUAL, WITHIN) and any(reason.startswith("arithmetic: ") for reason in verdict.reasons), verdict
+    elsewhere = any(reason.startswith("arithmetic: ") for reason in verdict.reasons)
+    assert verdict.word == EQUAL or (verdict.word == WITHIN and elsewhere), verdict
     assert not (project / "results/demo/vggt-eth3d/study.json").exists(), "the place of one's own study is left alone"
 
 
@@ -168,7 +177,7 @@ def test_a_row_of_a_history_that_was_tampered_with_much_is_found_on_any_machine(
     )
 
 
-@pytest.mark.parametrize(("made", "word"), [("reference", WITHIN), ("made_here", DIFFERS)])
+@pytest.mark.parametrize(("made", "word"), [("made_elsewhere", WITHIN), ("made_here", DIFFERS)])
 def test_a_hash_that_was_tampered_with_is_found(project, made, word, request):
     """Of what was trained: told wherever it was made, and no excuse where bits are expected."""
     folder = request.getfixturevalue(made)
