@@ -313,7 +313,7 @@ def test_the_plan_holds_the_prediction_and_its_parts():
 def test_the_plan_says_which_cards_would_do():
     """A row a cell and card, whatever the seeds. On the study's own card it is the plan's verdict."""
     study = load_study(STUDY, {"sweep": {"strategy": "A", "rank": 4, "batch": [1, 2], "seed": [0, 1]}})
-    need = planned(23.1)[0]["predicted_reserved_gib"]
+    need = 0.97 * planned(23.1)[0]["predicted_reserved_gib"]  # a little less than the allocator would take
     cards = {"own": card(need), "none": card(need / 2), "large": card(need * 2)}
     found = plan(study, "demo", cards["own"], cards=cards)
     assert [(row["batch"], row["card"]) for row in found.cards] == [(batch, name) for batch in (1, 2) for name in cards]

@@ -136,5 +136,6 @@ def test_watching_needs_a_terminal(results, tmp_path):
 @pytest.mark.parametrize(("given", "shown"), [([], "--watch"), (["STUDY=first"], "--watch first")])
 def test_make_shows_all_studies_or_the_one_that_is_named(given, shown):
     """STUDY has a default, which is for the demo."""
-    found = subprocess.run(["make", "--dry-run", "watch", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "--dry-run", "watch", *given]  # the tests may run below another make
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1].replace("'", "").split("status.py ")[1].strip() == shown
