@@ -90,7 +90,8 @@ class _GroupedLinear(torch.autograd.Function):
         ctx.types = [None if parameter is None else parameter.dtype for parameter in parameters]
         out = x.new_empty(len(x), layers[0].out_features)
         for number, (layer, weight, bias) in enumerate(zip(layers, weights, biases, strict=True)):
-            torch.ops.ablation.group_mm(out, x, _in(x.dtype, layer, weight).t(), bias.to(x.dtype), ends, number, gelu)
+            weight = _in(x.dtype, layer, weight).t()
+            torch.ops.ablation.group_mm(out, _taken(x, gelu, ends, number), weight, bias.to(x.dtype), ends, number)
         return out
 
     @staticmethod
@@ -101,11 +102,14 @@ class _GroupedLinear(torch.autograd.Function):
         if needed[0]:
             of_x = gradient.new_empty(len(gradient), ctx.layers[0].in_features)
             for number, (layer, weight) in enumerate(zip(ctx.layers, weights, strict=True)):
-                torch.ops.ablation.group_mm(of_x, gradient, _in(gradient.dtype, layer, weight), None, ends, number, False)
+                torch.ops.ablation.group_mm(of_x, gradient, _in(gradient.dtype, layer, weight), None, ends, number)
             if ctx.gelu:
                 torch.ops.aten.gelu_backward.grad_input(of_x, x, grad_input=of_x)
         if any(needed[OWN : OWN + count]):
-            of_weights = [torch.ops.ablation.group_outer(gradient, x, ends, number, ctx.gelu) for number in range(count)]
+            of_weights = [
+                torch.ops.ablation.group_outer(gradient, _taken(x, ctx.gelu, ends, number), ends, number)
+                for number in range(count)
+            ]
         if any(needed[OWN + count :]):
             sums = gradient.new_zeros(count, gradient.shape[1], dtype=torch.float32)
             of_biases = sums.index_add(0, owners, gradient.float()).unbind()
@@ -114,6 +118,10 @@ class _GroupedLinear(torch.autograd.Function):
             for value, dtype, need in zip([*of_weights, *of_biases], ctx.types, needed[OWN:], strict=True)
         ]
         return of_x, *[None] * (OWN - 1), *of_parameters
+
+
+def _taken(x: Tensor, gelu: bool, ends: Tensor, number: int) -> Tensor:
+    return torch.ops.ablation.group_gelu(x, ends, number) if gelu else x
 
 
 def _in(dtype: torch.dtype, layer: nn.Module, weight: Tensor | None) -> Tensor:
@@ -127,24 +135,33 @@ def on_host(x: Tensor) -> Tensor:
     return x.to("cpu", copy=True)
 
 
+@torch.library.custom_op("ablation::group_gelu", mutates_args=())
+def group_gelu(x: Tensor, ends: Tensor, number: int) -> Tensor:
+    """GELU of the rows of group ``number`` of ``x`` [R, K]; a trace takes all groups to be alike."""
+    return F.gelu(x[_rows(ends, number)])
+
+
 @torch.library.custom_op("ablation::group_mm", mutates_args=("out",))
-def group_mm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int, gelu: bool) -> None:
-    """Into the rows of group ``number`` of ``out`` [R, N]: ``x`` [R, K], or its GELU, by ``weight`` [K, N], plus ``bias``."""
+def group_mm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int) -> None:
+    """Into the rows of group ``number`` of ``out`` [R, N]: ``x`` by ``weight`` [K, N], plus ``bias``.
+
+    ``x``: [R, K], or the group's rows alone.
+    """
     rows = _rows(ends, number)
-    torch.mm(_taken(x[rows], gelu), weight, out=out[rows])
+    torch.mm(_of_group(x, rows, len(out)), weight, out=out[rows])
     if bias is not None:
         out[rows] += bias
 
 
 @torch.library.custom_op("ablation::group_outer", mutates_args=())
-def group_outer(a: Tensor, b: Tensor, ends: Tensor, number: int, gelu: bool) -> Tensor:
-    """``a`` [R, M], ``b`` [R, N] or its GELU -> [M, N]: the sum over the rows of group ``number``."""
+def group_outer(a: Tensor, b: Tensor, ends: Tensor, number: int) -> Tensor:
+    """``a`` [R, M], ``b`` [R, N], or the group's rows alone -> [M, N]: the sum over the rows of group ``number``."""
     rows = _rows(ends, number)
-    return torch.mm(a[rows].t(), _taken(b[rows], gelu))
+    return torch.mm(a[rows].t(), _of_group(b, rows, len(a)))
 
 
-def _taken(x: Tensor, gelu: bool) -> Tensor:
-    return F.gelu(x) if gelu else x
+def _of_group(x: Tensor, rows: slice, whole: int) -> Tensor:
+    return x[rows] if len(x) == whole else x
 
 
 def _rows(ends: Tensor, number: int) -> slice:
@@ -156,19 +173,24 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
+@group_gelu.register_fake
+def _(x: Tensor, ends: Tensor, number: int) -> Tensor:
+    return x.new_empty(-(-len(x) // len(ends)), x.shape[1])
+
+
 @group_mm.register_fake
-def _(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int, gelu: bool) -> None:
+def _(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, ends: Tensor, number: int) -> None:
     return None
 
 
 @group_outer.register_fake
-def _(a: Tensor, b: Tensor, ends: Tensor, number: int, gelu: bool) -> Tensor:
+def _(a: Tensor, b: Tensor, ends: Tensor, number: int) -> Tensor:
     return a.new_empty(a.shape[1], b.shape[1])
 
 
 @register_flop_formula(torch.ops.ablation.group_mm)
 def _flops(out: torch.Size, x: torch.Size, weight: torch.Size, bias: object, ends: torch.Size, *_args, **_kwargs) -> int:
-    return 2 * x[0] * weight[0] * weight[1] // ends[0]  # a group's share of the rows
+    return 2 * out[0] * weight[0] * weight[1] // ends[0]  # a group's share of the rows
 
 
 @register_flop_formula(torch.ops.ablation.group_outer)
