@@ -201,8 +201,9 @@ def shared(folder: Path) -> None:
         if os.getuid() == 0:
             os.chown(each, -1, GROUP)
         each.chmod(0o2775 if each.is_dir() else 0o664)
-    for above in folder.parents[:2]:  # pytest's, for the owner alone
-        above.chmod(0o755)
+    for above in folder.parents:
+        if not above.stat().st_mode & 0o005:  # pytest's, for the owner alone; one more in one of several processes
+            above.chmod(0o755)
 
 
 def wrong_modes(folder: Path, umask: int) -> dict[str, str]:
