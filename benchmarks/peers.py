@@ -36,7 +36,7 @@ STARTS = 2
 
 
 class Turn:
-    """A side in a process of its own, which does as it is told."""
+    """One side, ours or the authors', in its own process."""
 
     def __init__(self, side: str, case: Case, upstream: Path, folder: Path):
         context = get_context("spawn")

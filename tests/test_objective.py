@@ -1,6 +1,5 @@
 """Results of an objective that was corrected since are trained again, shown as such, and count in no verdict."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +12,14 @@ from ablation.claims.model import Claim
 from ablation.claims.verdicts import NOT_COMPARABLE, Judge
 from ablation.files import digest, write_json
 from ablation.hardware import load_cards
-from ablation.manifest import settings_hash, settings_of
+from ablation.manifest import manifest_of, settings_hash, settings_of
 from ablation.objective import COLUMN, OTHER, marked
 from ablation.outlook import outlook
 from ablation.report.comparisons import differences
 from ablation.report.results import Results
 from ablation.report.words import summary
 from ablation.seal import FILE
-from ablation.standing import AGAIN, FINISHED, NEW, InputFolders, standing_of
+from ablation.standing import AGAIN, FINISHED, InputFolders, standing_of
 from ablation.state import State
 from ablation.study import load_study
 from ablation.sweep import expand
@@ -103,5 +102,20 @@ def test_no_claim_is_judged_by_them(tmp_path):
 
 
 def test_a_manifest_says_which_it_was(run, folders, tmp_path):
-    assert json.loads(json.dumps(run.training_view)).get("objective", 1) == (1 if run.axes["strategy"] == "A" else 2)
-    assert standing_of(run, tmp_path / "none", folders).state == NEW
+    surroundings = {"device": {"type": "cpu"}}
+    manifest = manifest_of(run, surroundings, {"weights": {}, "data": {}}, [], {})
+    assert manifest["objective"] == (1 if run.axes["strategy"] == "A" else 2)
+    assert manifest["settings_sha256"] == settings_hash(run.training_view)
+    assert (settings_hash(of_an_earlier_version(run)) == manifest["settings_sha256"]) == (run.axes["strategy"] == "A")
+
+
+def test_a_report_says_where_its_runs_had_different_learning_rates(tmp_path):
+    """A is not trained again for them; a mean over seeds of both says so."""
+    study = load_study(STUDY, {"sweep": {"strategy": "A"}})
+    _, results = write_study(tmp_path, study)
+    assert "earlier version" not in " ".join(summary(results))
+    first = results.runs["seed"] == 0
+    mixed = Results(study, results.runs.assign(**{COLUMN: results.runs[COLUMN].mask(first)}))
+    assert f"{first.sum()} of {len(first)} runs were trained by an earlier version" in " ".join(summary(mixed))
+    before = Results(study, results.runs.drop(columns=COLUMN))
+    assert "earlier version" not in " ".join(summary(before)), "all alike"

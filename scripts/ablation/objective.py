@@ -14,6 +14,15 @@ ENDED = ("completed", "diverged")
 OF_THE_TRAINED = ("metric.", "curve.")  # columns; memory, time and the pretrained model's metrics stay true
 
 
+def trained_before(runs: "pd.DataFrame") -> int:
+    """How many of the runs that count were trained before objectives were recorded, if others were trained since.
+
+    Until then the learning rate of a step was that of the next one.
+    """
+    ended = runs.loc[runs["outcome"].isin(ENDED), COLUMN] if COLUMN in runs else []
+    return int(ended.isna().sum()) if len(ended) and ended.notna().any() else 0
+
+
 def marked(study: Study, runs: "pd.DataFrame") -> "pd.DataFrame":
     """The table of collected runs, in which those of another objective have the outcome :data:`OTHER` and no metrics."""
     if not {"strategy", "outcome"} <= set(runs):

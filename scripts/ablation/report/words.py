@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ablation.objective import trained_before
 from ablation.report.baselines import counterpart, missing
 from ablation.report.comparisons import (
     BETTER,
@@ -35,7 +36,13 @@ def summary(results: Results) -> list[str]:
     best = _best_of(results, means)
     found = differences(results, results.primary)
     sentences = [_compared(results), _gain(results, means), _best(results, means, best, found), _others(results, found)]
-    sentences += [*missing(results), _costs(results, best, found), *_without(results), _seeds(results, means, best, found)]
+    sentences += [
+        _two_versions(results),
+        *missing(results),
+        _costs(results, best, found),
+        *_without(results),
+        _seeds(results, means, best, found),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -56,6 +63,13 @@ def _compared(results: Results) -> str:
         f"{_many(len(results.runs), 'run')} in {_many(len(results.cells), 'cell')} over {axes}, {_many(seeds, 'seed')}: {told}."
     )
     return text + (f" Throughout: {fixed}." if fixed else "")
+
+
+def _two_versions(results: Results) -> str:
+    """Runs that were trained with other learning rates than the rest."""
+    count = trained_before(results.runs)
+    told = f"{count} of {len(results.runs)} runs were trained by an earlier version, whose learning rates were one step ahead"
+    return f"{told} of the others'; means and differences mix the two." if count else ""
 
 
 def _gain(results: Results, means: np.ndarray) -> str:
