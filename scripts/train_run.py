@@ -1,4 +1,4 @@
-"""Train one run and evaluate it. Whatever its outcome (completed, oom, diverged), that is written and the exit status is 0.
+"""Train one run and evaluate it. Its outcome (completed, untrained, oom, diverged) is written; the exit status is 0.
 
 Asked to leave by a signal (SIGUSR1, SIGTERM, SIGINT) it saves a checkpoint after the step under way and exits with status 76;
 the next attempt goes on from there. What is trained is kept: where the evaluation fails or changes, nothing is trained again.

@@ -206,6 +206,7 @@ def test_a_ratio_compares_like_with_like():
         (on_gpu(**{"time.packed": 2.0}), ("not comparable", "measured beside others on one card")),
         (on_gpu(gpu="NVIDIA L40S"), ("not comparable", f"measured on NVIDIA L40S, published for {CARD.name}")),
         (on_gpu(outcome="diverged"), ("not comparable", "needs finished runs")),
+        (on_gpu(outcome="untrained"), ("not comparable", "needs finished runs")),
     ],
 )
 def test_a_time_is_of_one_card(ran, expected):

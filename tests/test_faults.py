@@ -22,6 +22,7 @@ from workflow import copy_project, snakemake
 
 from ablation import leave
 from ablation.attempts import Journal
+from ablation.cli import is_host_full
 from ablation.manifest import CARD
 from ablation.seal import seal
 from ablation.study import load_study
@@ -268,6 +269,14 @@ def test_host_memory_that_is_full_is_one_error_that_says_what_to_ask_for(root, t
     assert done.returncode == 2 and "host memory is full" in error and "compute.mem_gib" in error, done.stderr
     seconds = time.monotonic() - begun
     survived("host OOM", "local", seen=f"“{without_paths(error)}”", seconds=seconds, repeated=0, same=NONE)
+
+
+def test_onednn_that_cannot_prepare_an_operation_lacks_memory_within_a_limit_alone(monkeypatch):
+    error = RuntimeError("could not create a primitive")
+    monkeypatch.setattr(resource, "getrlimit", lambda of: (resource.RLIM_INFINITY,) * 2)
+    assert not is_host_full(error)
+    monkeypatch.setattr(resource, "getrlimit", lambda of: (1 << 30, resource.RLIM_INFINITY))
+    assert is_host_full(error)
 
 
 def little_memory() -> None:

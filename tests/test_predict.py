@@ -280,6 +280,33 @@ def test_a_step_that_cannot_be_traced_is_one_clear_error(monkeypatch):
     assert rows[0]["verdict"] == "invalid" and "cannot be predicted" in rows[0]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("train", "why"),
+    [
+        ({"full": ["point_head"]}, "trains point_head: nothing that the strategy trains takes part in the loss"),
+        ({"lora": ["point_head.projects"]}, "trains point_head.projects: nothing that the strategy trains takes part"),
+        ({"full": ["depth_head.scratch", "point_head"]}, "nothing of `point_head` takes part in the loss; take it out"),
+        ({"full": ["depth_head.scratch"], "fused": True}, None),
+        ({"lora": ["depth_head", "aggregator.global_blocks.2-3"]}, None),
+    ],
+)
+def test_a_strategy_that_takes_no_part_in_the_loss_is_refused_with_that_reason(train, why):
+    fused = {"fused_backward": True} if train.pop("fused", False) else {}
+    strategies = {"Z": {"train": train, "lr": 1e-4, **fused}}
+    sweep = {"strategy": "Z", "rank": 4, "seed": 0, "accumulation": 1}
+    changes = {"strategies": strategies, "baseline": None, "claims": None, "training": {"clip": None}}
+    rows = planned(23.1, **changes, sweep=sweep)
+    if why is None:
+        assert rows[0]["verdict"] == "fits"
+    else:
+        assert (
+            rows[0]["verdict"] == "invalid"
+            and rows[0]["reason"].startswith("untrainable: strategy Z")
+            and why in rows[0]["reason"]
+        )
+        assert "cannot be predicted" not in rows[0]["reason"]
+
+
 def test_a_step_that_cannot_be_traced_is_tried_once(monkeypatch):
     tried = []
 

@@ -22,7 +22,7 @@ from ablation.report.tables.ladder import ladder_table
 from ablation.report.tables.main import main_table, metrics_table, shown_metrics
 from ablation.report.tables.memory import memory_table
 from ablation.report.tables.recommended import recommended_table
-from ablation.report.tables.runs import out_of_memory, run_table
+from ablation.report.tables.runs import out_of_memory, remark, run_table
 from ablation.report.tables.splits import largest_difference, split_table
 from ablation.settings import Metric
 from ablation.study import load_study
@@ -174,6 +174,11 @@ def test_no_run_is_dropped_whatever_became_of_it(tmp_path, demo_study):
     assert remarks[1] == "non-finite loss" and remarks[4] == "because"
     assert [row["runs"] for row in rows_of(main_table(results)).values()][1] == "1 completed, 1 diverged"
     assert all(list(row.cells[0].runs) == [row.cells[0].text] for row in table.rows)
+
+
+def test_what_a_run_was_diagnosed_with_is_its_remark():
+    for outcome in ("diverged", "untrained"):
+        assert remark({"outcome": outcome, "diagnosis": "no valid target", "reason": "needs 3 GiB"}) == "no valid target"
 
 
 def test_out_of_memory_stands_in_place_of_the_numbers(tmp_path):

@@ -113,6 +113,15 @@ def test_runs_that_did_not_end_well_are_named():
     assert "Diverged: B, rank 4 (1 of 3 runs). Such runs are listed and count in no mean." in text
 
 
+def test_runs_that_learned_nothing_are_named_with_what_was_found():
+    results = made(quality, outcome=fates(A4=["untrained"] * 3, B4=["completed", "completed", "untrained"]))
+    results.runs["diagnosis"] = results.runs["outcome"].map({"untrained": "weights unchanged"})
+    text = " ".join(summary(results))
+    assert (
+        "Untrained (weights unchanged): A, rank 4; B, rank 4 (1 of 3 runs). Such runs are listed and count in no mean." in text
+    )
+
+
 def test_many_cells_that_failed_are_counted():
     axes = {"strategy": ["A"], "rank": list(range(1, 21))}
     text = " ".join(summary(made(quality, axes, outcome=lambda cell, seed: "failed" if cell["rank"] != 16 else "completed")))

@@ -145,6 +145,10 @@ CASES = {
         lambda r: r.trained("r", outcome="diverged", diagnoses=[{"name": "non-finite loss", "step": 7}]),
         "diverged", "non-finite loss at step 7",
     ),
+    "untrained": (
+        lambda r: r.trained("r", outcome="untrained", diagnoses=[{"name": "no valid target", "step": 20}]),
+        "untrained", "no valid target at step 20",
+    ),
 }  # fmt: skip
 
 

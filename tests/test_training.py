@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import naive_run
 import numpy as np
@@ -21,6 +22,7 @@ from ablation.sweep import expand
 from ablation.systems import load_system
 from ablation.systems.base import Draw
 from ablation.systems.vggt.data.making import prepare_scene
+from ablation.training import guards
 from ablation.training.model import for_evaluation, for_training, pretrained
 from ablation.training.strategy import trained_of
 from ablation.training.trainer import Trainer
@@ -69,6 +71,7 @@ def setup(tmp_path, tiny, vggt, folders):
             "strategies": {
                 "A": {"train": {"lora": ["depth_head", "aggregator.global_blocks.2-3"]}, "lr": 1e-3},
                 "whole": {"train": {"full": ["depth_head.scratch"]}, "lr": 1e-3},
+                "still": {"train": {"full": ["depth_head.scratch"]}, "lr": 1e-40},
             },
             "sweep": {"strategy": strategy, "rank": 4, "precision": "fp32", **axes},
         }  # fmt: skip
@@ -342,6 +345,52 @@ def test_a_nan_ends_the_run_as_diverged_with_a_diagnosis(setup):
     assert record["steps"] == 3 and record["diagnoses"][0]["name"] == "non-finite loss" and record["diagnoses"][0]["step"] == 4
     assert "lr" in record["diagnoses"][0]["remedy"]
     json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.parametrize("steps", [6, 30])
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_run_whose_samples_have_no_target_is_untrained(setup, steps, behind):
+    """An epoch, or all of a shorter run, in which loss and gradient are exactly 0."""
+    trainer = setup("run", training={"steps": steps})
+    trainer.behind = behind
+    original = trainer.system.objective
+    trainer.system.objective = lambda *args: (found := original(*args))._replace(loss=found.loss * 0)
+    assert trainer.train() == "untrained"
+    (diagnosis,) = trainer.record()["diagnoses"]
+    epoch = min(steps, trainer.steps_per_epoch)
+    assert (diagnosis["name"], diagnosis["step"]) == ("no valid target", epoch) and len(trainer.history.rows) == epoch
+
+
+def test_a_run_whose_gradient_is_zero_is_untrained_though_it_has_a_loss(setup):
+    trainer = setup("run", training={"steps": 50})
+    original = trainer.system.objective
+    trainer.system.objective = lambda *args: (found := original(*args))._replace(loss=found.loss * 0 + 1)
+    assert trainer.train() == "untrained" and [d.name for d in trainer.diagnoses] == ["no gradient"]
+    assert len(trainer.history.rows) == guards.NOTHING_LEARNED
+
+
+@pytest.mark.parametrize("zeros", [range(5, 5 + guards.NOTHING_LEARNED - 1), range(0, 40, 2)])
+def test_single_steps_without_a_gradient_are_ordinary(zeros):
+    norms = [0.0 if step in zeros else 1.0 for step in range(40)]
+    found = [guards.check_learning(norms[:n], norms[:n], 100, 200) for n in range(1, 41)]
+    assert found == [None] * 40
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_that_ends_with_its_first_weights_is_untrained(setup, ema, interrupted):
+    """A learning rate below what the weights can take up, also where it was interrupted: the first weights are rebuilt."""
+    settings = {"steps": 4, "warmup": 0, "min_lr": 0, "schedule": "constant", "weight_decay": 0, "ema": ema}
+    trainer = setup("run", strategy="still", training=settings)
+    if interrupted:
+        original = trainer._step
+        trainer._step = lambda step, batches: original(step, batches) if step < 3 else sys.exit("killed")
+        with pytest.raises(SystemExit, match="killed"):
+            trainer.train()
+        trainer = setup("run", trainer.run)
+        assert trainer.start == 2
+    assert trainer.train() == "untrained"
+    assert [(d.name, d.step) for d in trainer.diagnoses] == [("weights unchanged", 4)]
 
 
 def test_a_loss_that_does_not_fall_is_reported(setup):

@@ -368,6 +368,20 @@ def test_a_run_that_diverges_is_a_result(finished, project):
     assert not (finished / "runs" / row["run"] / "adapter").exists()
 
 
+def test_a_run_that_learns_nothing_is_a_result(finished, project):
+    """A learning rate that no weight can take up: the run is reported as untrained, with its diagnosis, and never repeated."""
+    config = [*MICRO[:3], "sweep={strategy: A, rank: 4, seed: 7}", "strategies={A: {lr: 1e-60}}"]
+    done = snakemake(project, config=config)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = pd.read_parquet(finished / "runs.parquet").to_dict("records")
+    assert (row["outcome"], row["diagnosis"]) == ("untrained", "weights unchanged")
+    assert not any(name.startswith("metric.") and pd.notna(row[name]) for name in row)
+    page = (finished / "report.html").read_text()
+    assert "1 untrained" in page and "weights unchanged" in page
+    assert not (finished / "runs" / row["run"] / "adapter").exists()
+    assert "train_run" not in jobs(snakemake(project, "-n", config=config))
+
+
 def test_a_run_that_needs_more_than_its_card_has_is_a_result(finished, project):
     """A card of 50 MiB: the plan says so and submits nothing. If told to, it is tried: a real allocation of the real step
     fails, the workflow goes on, and the report says where it ended."""

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import resource
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Container, Sequence
@@ -54,7 +55,10 @@ def _whose(path: str) -> str:
 
 def is_host_full(error: MemoryError | RuntimeError) -> bool:
     """Whether an error says that the machine, not the GPU, has no memory left."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    text = str(error)
+    if "could not create a primitive" in text:  # oneDNN does not say why; within a limit on the process's memory, that is why
+        return any(resource.getrlimit(of)[0] != resource.RLIM_INFINITY for of in (resource.RLIMIT_DATA, resource.RLIMIT_AS))
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "std::bad_alloc" in text
 
 
 def _say(text: str) -> NoReturn:

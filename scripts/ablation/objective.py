@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 COLUMN = "origin.objective"
 OTHER = "trained with another objective"
 """The outcome of a run that an earlier version trained, whose gradients were others."""
-ENDED = ("completed", "diverged")
+ENDED = ("completed", "untrained", "diverged")
+"""Outcomes of runs that trained, of which all are measured and the first alone is evaluated."""
 OF_THE_TRAINED = ("metric.", "curve.")  # columns; memory, time and the pretrained model's metrics stay true
 
 

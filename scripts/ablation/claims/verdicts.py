@@ -7,6 +7,7 @@ from ablation.claims.model import Claim
 from ablation.claims.quantities import Quantity, Row, loss_at, quantities_of
 from ablation.claims.words import in_words, span
 from ablation.hardware import Card
+from ablation.objective import ENDED
 from ablation.study import Study
 from ablation.sweep import Run
 
@@ -168,7 +169,7 @@ class Judge:
         ended = [row["outcome"] for row in rows if row.get("device") == "cuda" and row.get("memory.card") == card]
         if "oom" in ended:
             return "oom"
-        return "fits" if {"completed", "diverged"} & {*ended} else None
+        return "fits" if {*ENDED} & {*ended} else None
 
     def _matching(self, where: Mapping[str, Any]) -> list[Cell]:
         found = [cell for cell in self.cells.values() if _is(cell[0], where)]

@@ -24,7 +24,7 @@ from ablation.live.reading import (
 ATTENTION = ("stalled", "stopped", "failed")
 AT_WORK = ("training", "starting", "evaluating")
 TO_COME = ("preempted", "trained", "waiting")
-FINISHED = ("diverged", "oom", "completed")
+FINISHED = ("untrained", "diverged", "oom", "completed")
 NOT_SUBMITTED = ("oom (predicted)", "invalid")
 STATES = (*ATTENTION, *AT_WORK, "preempted", "trained", *FINISHED, "waiting", *NOT_SUBMITTED)
 
@@ -133,7 +133,7 @@ class Run:
             found = training.get("diagnoses")
             last = found[-1] if isinstance(found, list) and found else None
             text = f"{words(part(last, 'name'))} at step {words(part(last, 'step'))}" if last else ""
-            return ("diverged" if outcome == "diverged" else "failed"), text
+            return (outcome if outcome in FINISHED else "failed"), text
         return ("completed", "") if self._is_there("metrics.json") else self._evaluation()
 
     def _evaluation(self) -> tuple[str, str]:

@@ -15,7 +15,7 @@ STYLES = {
     **dict.fromkeys(ATTENTION, "bold red"),
     **dict.fromkeys(("training", "evaluating"), "green"),
     **dict.fromkeys(("starting", "trained"), "cyan"),
-    **dict.fromkeys(("diverged", "oom"), "magenta"),
+    **dict.fromkeys(("untrained", "diverged", "oom"), "magenta"),
     "preempted": "yellow",
 }
 QUIET = "dim"  # of all other states, and of what explains

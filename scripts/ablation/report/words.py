@@ -200,10 +200,17 @@ def _without(results: Results) -> list[str]:
     if found := _where(results, (PREDICTED_OOM,)):
         sentences.append(f"Out of memory by the plan, and not run ({where}{budget}): {found}.")
     bad = [outcome for outcome in results.runs["outcome"].unique() if outcome not in ("completed", OOM, PREDICTED_OOM)]
-    told = "; ".join(f"{outcome}: {_where(results, (outcome,))}" for outcome in bad)
+    told = "; ".join(f"{outcome}{_because(results, outcome)}: {_where(results, (outcome,))}" for outcome in bad)
     if told:
         sentences.append(f"{told[0].upper()}{told[1:]}. Such runs are listed and count in no mean.")
     return [" ".join(sentences)] if sentences else []
+
+
+def _because(results: Results, outcome: str) -> str:
+    """`` (non-finite loss)``: what the runs of an outcome were diagnosed with; nothing where they were not."""
+    found = results.runs.loc[results.runs["outcome"] == outcome, "diagnosis"] if "diagnosis" in results.runs else []
+    names = dict.fromkeys(name for name in found if isinstance(name, str) and name)
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _where(results: Results, outcomes: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from statistics import fmean
 from ablation.settings import Guards
 
 MAX_SKIPPED = 20  # updates in a row that fp16 may lose while the scale settles
+NOTHING_LEARNED = 20  # steps in a row without a gradient after which a run counts as untrained
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,36 @@ def check_stuck(losses: Sequence[float], guards: Guards) -> Diagnosis | None:
         len(losses),
         f"its mean went from {first:.4g} to {last:.4g}, less than {guards.stuck_drop:.0%} down",
         "Check that the pretrained weights are the right ones, that train names the right modules, that lr is not too small.",
+    )
+
+
+def check_learning(losses: Sequence[float], norms: Sequence[float], epoch: int, total: int) -> Diagnosis | None:
+    """Whether the latest steps learned nothing: no gradient over 20 steps, or neither loss nor gradient over an epoch.
+
+    ``epoch``, ``total``: optimizer steps of an epoch and of the run, for runs that are shorter.
+    """
+
+    def absent(values: Sequence[float], steps: int) -> bool:
+        return len(values) >= steps and not any(values[-steps:])
+
+    many, few = min(NOTHING_LEARNED, total), min(NOTHING_LEARNED, epoch, total)
+    if absent(norms, few) and absent(losses, few):
+        detail = f"loss and gradient are exactly 0 over {few} steps"
+        remedy = "No sample has anything to learn from: look at what the preparation of the data counted, and at data's limits."
+        return Diagnosis("no valid target", len(norms), detail, remedy)
+    if absent(norms, many):
+        detail = f"the gradient of all that is trained is exactly 0 over {many} steps, the loss is not"
+        return Diagnosis("no gradient", len(norms), detail, "Check that train names modules that take part in the loss.")
+    return None
+
+
+def unchanged(step: int) -> Diagnosis:
+    """The trained weights are, to the bit, those that training began with."""
+    return Diagnosis(
+        "weights unchanged",
+        step,
+        "what was trained is bitwise what it was before the first step",
+        "Check that lr is not too small for the type of the weights, and that train names modules that take part in the loss.",
     )
 
 

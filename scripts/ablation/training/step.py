@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from ablation.errors import UserError
 from ablation.sweep import Run
 from ablation.systems.base import Objective, System
 from ablation.training.average import Average
@@ -23,6 +24,10 @@ from ablation.training.zero3 import Zero3
 
 Mark = Callable[[str], None]
 Values = dict[str, Tensor]
+
+
+class Untrainable(UserError):
+    """What a strategy trains takes no part in the loss."""
 
 
 class TrainingStep:
@@ -81,6 +86,8 @@ class TrainingStep:
         """Some objectives of a batch forward, and one backward pass from their sum; values weighted by ``share``."""
         found = {name: self.system.objective(self.model, batch, name) for name in names}
         loss = reduce(add, (objective.loss for objective in found.values()))
+        if not loss.requires_grad:
+            raise Untrainable(self._no_part(names))
         mark("backward")
         self.sharing.backward(loss * share)
         values = {"loss": loss.detach() * share}
@@ -88,6 +95,10 @@ class TrainingStep:
             values |= self._recorded(name, objective, share)
         mark("forward")
         return values
+
+    def _no_part(self, names: Sequence[str]) -> str:
+        own = f" `{names[0]}`, which has a backward pass of its own; set backward: summed, or" if self.passes[1:] else ";"
+        return f"nothing that the strategy trains takes part in the loss{own} train other modules"
 
     def _recorded(self, name: str, objective: Objective, share: float) -> Values:
         """What is told of one objective; its loss is the whole where it is the only one."""

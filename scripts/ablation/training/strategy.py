@@ -3,9 +3,11 @@
 PEFT takes seconds to import, and what has no adapter does without it.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from ablation.training.targets import adaptable_modules, modules
 
 ADAPTER, FULL_WEIGHTS = "adapter", "model.safetensors"
 ABSENT = "  train the run again"
+PIECE = 2**24  # bytes
 
 
 def apply_strategy(model: nn.Module, strategy: Strategy, rank: int | None, lora: LoraSettings) -> nn.Module:
@@ -57,6 +60,16 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def trained_of(model: nn.Module) -> dict[str, Tensor]:
     """What is trained of a model that a process has whole, by name."""
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def digest_of(trained: dict[str, Tensor]) -> str:
+    """A digest of the values, bit by bit, read in pieces: a copy of the whole may not fit beside it."""
+    found = hashlib.sha256()
+    for name, value in trained.items():
+        found.update(name.encode())
+        for piece in value.reshape(-1).view(torch.uint8).split(PIECE):
+            found.update(piece.cpu().numpy())
+    return found.hexdigest()
 
 
 def save_trained(model: nn.Module, trained: dict[str, Tensor], folder: Path) -> str:

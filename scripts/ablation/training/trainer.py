@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,12 +41,14 @@ from ablation.training.processes import gathered, place
 from ablation.training.randomness import random_state, restore_random_state, seed_everything, seed_of
 from ablation.training.schedules import learning_rate
 from ablation.training.step import TrainingStep
-from ablation.training.strategy import count_parameters, remove_trained, save_trained
+from ablation.training.strategy import count_parameters, digest_of, remove_trained, save_trained
 from ablation.training.trackers import check_trackers, tracked
 from ablation.training.underway import Reading, Underway
 from ablation.vram.measure import Meter, StepClock, of_processes
 
 log = logging.getLogger(__name__)
+
+STOPPED = ("diverged", "untrained")  # outcomes of a run that a guard ended
 
 
 class Trainer:
@@ -101,6 +104,7 @@ class Trainer:
             wait=self.accelerator.wait_for_everyone,
         )
         self.diagnoses: list[guards.Diagnosis] = []
+        self.untrained = self._trained_digest()
         if not self.place.first:
             seed_everything(seed_of(run.axes["seed"], self.place.rank))  # dropout differs, fresh weights did not
         with self.accelerator.main_process_first():
@@ -120,9 +124,10 @@ class Trainer:
         return self.settings.epochs * self.steps_per_epoch
 
     def train(self) -> str:
-        """Train to the last step. Returns the outcome: ``completed``; ``diverged`` when a guard stopped the run; ``preempted``
+        """Train to the last step. Returns the outcome: ``completed``; ``diverged`` or ``untrained`` when a guard stopped it, or
 
-        when a signal asked to leave: then a checkpoint of the last step is there to go on from.
+        the end finds the first weights; ``preempted`` when a signal asked to leave: then a checkpoint of the last step is there
+        to go on from.
         """
         start = self.start
         batches = iter(self._loader(start))
@@ -141,12 +146,12 @@ class Trainer:
                 try:
                     self.underway.append(self._step(step, islice(batches, self.split.accumulation)))
                 except Exception:
-                    if self._settle(0, writer, bar) == "diverged":  # by a step before, after which none was to come
-                        return "diverged"
+                    if (found := self._settle(0, writer, bar)) in STOPPED:  # by a step before, after which none was to come
+                        return found
                     raise
                 looked_at = self._previews(step + 1) or self._saves(step + 1) or step + 1 == self.total
                 found = self._settle(0 if looked_at else self.behind, writer, bar)
-                if found == "diverged":
+                if found in STOPPED:
                     return found
                 leaves = found == "preempted" and step + 1 < self.total
                 if self._previews(step + 1) and not leaves:
@@ -156,7 +161,7 @@ class Trainer:
                 if leaves:
                     return "preempted"
                 self._tell("train")
-        return "completed"
+        return "untrained" if self._unchanged() else "completed"
 
     def finish(self) -> str:
         """Write what was trained, or its average; returns the name of folder or file. All processes come, the first writes."""
@@ -212,8 +217,8 @@ class Trainer:
     def _settle(self, behind: int, writer: SummaryWriter | None, bar: tqdm) -> str | None:
         """Look at the numbers of the steps under way, but of the last ``behind``, and keep them.
 
-        Returns ``diverged`` where one ended the run: those after it are forgotten. ``preempted`` where a process is asked to
-        leave: then nothing stays under way.
+        Returns ``diverged`` or ``untrained`` where one ended the run: those after it are forgotten. ``preempted`` where a
+        process is asked to leave: then nothing stays under way.
         """
         found = None
         while len(self.underway) > behind:
@@ -223,6 +228,9 @@ class Trainer:
                 self.underway.clear()
                 return "diverged"
             self._record(done.step, row, writer, bar)
+            if self._learns_nothing():
+                self.underway.clear()
+                return "untrained"
             if leaves:
                 found, behind = "preempted", 0
         return found
@@ -235,6 +243,26 @@ class Trainer:
         if found is not None:
             self._diagnose(found)
         return found is not None
+
+    def _learns_nothing(self) -> bool:
+        last = guards.NOTHING_LEARNED
+        losses, norms = (self.history.column(name, last) for name in ("loss", "grad_norm"))
+        found = guards.check_learning(losses, norms, self.steps_per_epoch, self.total)
+        if found is not None:
+            self._diagnose(replace(found, step=len(self.history.rows)))
+        return found is not None
+
+    def _unchanged(self) -> bool:
+        """Whether the weights to be saved are those that training began with; the same in all processes."""
+        with self._averaged():
+            same = self._trained_digest() == self.untrained
+        if same and self.place.first:
+            self._diagnose(guards.unchanged(len(self.history.rows)))
+        return gathered(same)[0] if self.place.count > 1 else same
+
+    def _trained_digest(self) -> str:
+        """A digest of the trained weights; in the processes after the first, it may be of nothing."""
+        return digest_of(self.training_step.sharing.trained())
 
     def _record(self, step: int, row: dict[str, float], writer: SummaryWriter | None, bar: tqdm) -> None:
         lease.check(self.folder)

@@ -1,6 +1,6 @@
 """One optimizer step of a run, traced: the trainer's own step, on fake tensors."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ablation.errors import UserError
+from ablation.patterns import below
 from ablation.rounds import at_most
 from ablation.sweep import Run
 from ablation.systems import load_system
@@ -20,7 +21,7 @@ from ablation.training.model import adapted
 from ablation.training.precision import COMPUTE
 from ablation.training.randomness import CUBLAS_WORKSPACES
 from ablation.training.recompute import reached
-from ablation.training.step import TrainingStep, optimizer_tensors
+from ablation.training.step import TrainingStep, Untrainable, optimizer_tensors
 from ablation.training.strategy import apply_strategy, count_parameters
 from ablation.training.targets import adaptable_modules, modules
 from ablation.vram import cuda
@@ -28,6 +29,7 @@ from ablation.vram.fake import materialise, tensors_of
 from ablation.vram.sharding.module_calls import ModuleCalls, zero3_linear
 from ablation.vram.trace import MICRO_STEPS, Trace, Tracer, Untraceable
 
+ADAPTED = "base_model.model."  # before the names of a network that PEFT wraps
 CPU = torch.device("cpu")
 ROUNDS = 2  # of a loop over the batch: the first allocates, the second finds its place
 GATHERING_STEPS = 3  # ZeRO-3 gathers ahead as from the second forward pass, and as it always will from the third
@@ -45,6 +47,8 @@ def trace_step(run: Run, compute_capability: str) -> Trace:
         model = _built(system, run)
         with cuda.like_cuda(), FakeTensorMode(allow_non_fake_inputs=True):
             return _trace(system, run, model, Tracer(workspace))
+    except Untrainable as error:
+        raise Untraceable(_untrainable(run, str(error))) from error
     except UserError:
         raise
     except Exception as error:  # whatever a step does that fake tensors cannot
@@ -99,6 +103,9 @@ def check_patterns(runs: Iterable[Run]) -> None:
 def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
     materialise(model)
     weights, trained = list(tensors_of(model)), [p for p in model.parameters() if p.requires_grad]
+    reached: set[nn.Parameter] = set()
+    for parameter in trained:
+        parameter.register_post_accumulate_grad_hook(reached.add)
     step = TrainingStep(run, system, model, _accelerator(run.axes["precision"]))
     micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
     like = system.fake_batch(run.axes["batch"])
@@ -123,9 +130,24 @@ def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
         modules = ModuleCalls(model, tracer) if gathers else None
         for _ in range(GATHERING_STEPS if gathers else 1):
             step(batches(), micro_steps, mark)
+        _check_reached(run, model, reached)
         tracer.label(optimizer_tensors(step.optimizer), "optimizer")
         parameters = counts["total"], counts["trainable"]
         return replace(tracer.trace(), parameters=parameters, modules=modules and modules.found)
+
+
+def _check_reached(run: Run, model: nn.Module, reached: Container[nn.Parameter]) -> None:
+    """Raises :class:`Untrainable` for a pattern of the strategy nothing of which got a gradient."""
+    names = [name.removeprefix(ADAPTED) for name, parameter in model.named_parameters() if parameter in reached]
+    for pattern in run.strategy.train.patterns:
+        if not any(below(name, pattern) for name in names):
+            raise Untrainable(f"nothing of `{pattern}` takes part in the loss; take it out of train")
+
+
+def _untrainable(run: Run, why: str) -> str:
+    trains = ", ".join(run.strategy.train.patterns)
+    frozen = "no objective reads it, or it is frozen by design"
+    return f"untrainable: strategy {run.axes['strategy']} trains {trains}: {why} ({frozen})"
 
 
 def _accelerator(precision: str) -> Accelerator:

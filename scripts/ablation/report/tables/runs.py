@@ -4,11 +4,12 @@ from typing import Any
 
 import pandas as pd
 
+from ablation.objective import ENDED
 from ablation.report.results import MEMORY, OOM, STEP_TIME, Results, in_words
 from ablation.report.table import NONE, Cell, Column, Row, Table
 from ablation.report.tables.cells import largest_memory, memory_digits, metric_column, metric_name, plain_number
 
-RAN = ("completed", "diverged", "oom", "failed")
+RAN = (*ENDED, "oom", "failed")
 
 
 def run_table(results: Results) -> Table:
