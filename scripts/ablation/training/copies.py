@@ -1,6 +1,6 @@
 """Data-parallel training: each process has a copy of the model, and of the optimizer; one process is the simplest case."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -41,9 +41,13 @@ class Copies:
         """The backward pass of one of them."""
         self.accelerator.backward(loss)
 
+    def reached(self) -> Iterable[nn.Parameter]:
+        """The weights that have got a gradient in the step under way."""
+        return (parameter for parameter in self.model.parameters() if parameter.grad is not None)
+
     def update(self) -> Tensor:
         """Clip, step, forget the gradients; returns their norm before clipping."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        trained = list(self.reached())
         self.accelerator.unscale_gradients()
         norm = clip_grad_norm_(trained, self.clip) if self.clip else get_total_norm([each.grad for each in trained])
         self.optimizer.step()

@@ -1,5 +1,6 @@
 """The optimizer's step within the backward pass: each weight is stepped when its gradient is there, which is then forgotten."""
 
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakMethod
 
@@ -35,6 +36,10 @@ class Fused(Copies):
         self.inner.step()
         self.group["params"] = self.all
         parameter.grad = None
+
+    def reached(self) -> Iterable[nn.Parameter]:
+        """The weights that have got a gradient in the step under way, which are stepped already."""
+        return self.norms
 
     def update(self) -> Tensor:
         """All is done; returns the norm of the gradients."""

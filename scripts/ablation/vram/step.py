@@ -104,14 +104,13 @@ def _trace(system: System, run: Run, model: nn.Module, tracer: Tracer) -> Trace:
     materialise(model)
     weights, trained = list(tensors_of(model)), [p for p in model.parameters() if p.requires_grad]
     reached: set[nn.Parameter] = set()
-    for parameter in trained:
-        parameter.register_post_accumulate_grad_hook(reached.add)
     step = TrainingStep(run, system, model, _accelerator(run.axes["precision"]))
     micro_steps = min(run.axes["accumulation"], MICRO_STEPS)
     like = system.fake_batch(run.axes["batch"])
 
     def mark(phase: str) -> None:
         if phase == "optimizer":
+            reached.update(step.sharing.reached())
             tracer.label([p.grad for p in trained if p.grad is not None], "gradients")
         tracer.mark(phase)
 
