@@ -172,10 +172,10 @@ def _colours_of_other_kinds() -> dict[str, list[Sample]]:
             *(png(grey16 >> unused, 0) for unused in (2, 4, 6)),
             *(png(wide >> 2, 2), tiff(wide >> 4, photometric="rgb"), tiff(grey16 >> 4)),
         ),
-        "numbers of 32 bits; 16-bit TIFF in planes, or whose 0 is white": samples(
+        "numbers of 32 bits or signed; 16-bit TIFF in planes, or whose 0 is white": samples(
             colours,
             *(tiff(grey16.astype(form)) for form in (np.float32, np.int32, np.int16)),
-            *(tiff(grey16, photometric="miniswhite"), planes),
+            *(tiff(levels.astype(np.int8)), tiff(grey16, photometric="miniswhite"), planes),
         ),
         "16 bits with one transparent colour": samples(
             colours, png(grey16, 0, key=(int(grey16[0, 0]),)), png(wide, 2, key=tuple(map(int, wide[0, 0])))
@@ -186,19 +186,23 @@ def _colours_of_other_kinds() -> dict[str, list[Sample]]:
 def _said_in_the_head() -> dict[str, list[Sample]]:
     colours, levels, alpha = drawing(), grey(drawing()), transparency()
     rgba, both = np.dstack([colours, alpha]), np.dstack([levels, alpha])
-    clear = Image.fromarray(rgba)
+    clear, gone = Image.fromarray(rgba), Image.fromarray(np.dstack([colours, 0 * alpha]))
     without_one = np.where((colours == colours[0, 0]).all(-1), 0, 255).astype(np.uint8)
     files = [saved(clear, "PNG"), saved(clear, "TIFF"), saved(clear, "WEBP", **WEBP), png(deep(rgba), 6), palette("PNG", alpha)]
+    grey_tiff = tiff(both, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"])
     turned = [turned_by_its_tag("JPEG"), turned_by_its_tag("PNG"), turned_by_its_tag("WEBP", **WEBP)]
     return {
         "transparency: RGBA of 8 or 16 bits, grey, palette, one colour": samples(colours, *files, alpha=alpha)
-        + samples(levels, png(both, 4), png(deep(both), 4), alpha=alpha)
+        + samples(levels, png(both, 4), png(deep(both), 4), grey_tiff, alpha=alpha)
         + samples(colours, png(colours, 2, key=tuple(map(int, colours[0, 0]))), alpha=without_one),
+        "transparent all over": samples(colours, saved(gone, "PNG"), saved(gone, "WEBP", **WEBP), alpha=0 * alpha),
         "EXIF orientation: JPEG, PNG, WebP": samples(colours, *turned, turns=1),
         "orientation: TIFF": samples(colours, turned_by_its_tag("TIFF", 6), turns=1)
         + samples(colours, turned_by_its_tag("TIFF", 3), turns=2),
         "JPEG with a preview behind it (MPO)": samples(colours, several("MPO", quality=100, subsampling=0)),
-        "animated GIF, WebP, PNG; TIFF of several pages": samples(colours, *map(several, ("GIF", "WEBP", "PNG", "TIFF"))),
+        "animated GIF, WebP, PNG; TIFF of several pages; a raw file's preview": samples(
+            colours, *map(several, ("GIF", "WEBP", "PNG", "TIFF")), tiff(colours, photometric="rgb", subfiletype=1)
+        ),
     }
 
 

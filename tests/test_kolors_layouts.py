@@ -194,7 +194,9 @@ class TestImages:
         exif = Image.Exif()
         exif[0x0112] = 6
         save_picture(root / "turned.jpg", (40, 30), exif=exif)
-        Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(root / "clear.png")
+        clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+        clear.putpixel((7, 7), (255, 0, 0, 255))
+        clear.save(root / "clear.png")
         assert read_image(root, "turned.jpg").size == (30, 40)
         assert read_image(root, "clear.png").getpixel((0, 0)) == (255, 255, 255)
 

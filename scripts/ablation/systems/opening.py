@@ -46,6 +46,7 @@ class Kind(StrEnum):
     VALUES = "values of no known colour"
     LEVELS = "too few of 16 bits in use"
     TURNED = "a TIFF with an orientation"
+    CLEAR = "shows nothing"
     UNOPENED = "not to be opened"
 
 
@@ -64,7 +65,7 @@ def opened(source: Path | BinaryIO, most: int = MOST_PIXELS) -> Iterator[Image.I
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > most:  # before its pixels take memory
                 raise Unreadable(Kind.LARGE, f"{image.width} x {image.height}, at most {most:,} are read")
-            if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's JPEG: the second is a preview
+            if _several(image):
                 raise Unreadable(Kind.SEVERAL, f"{image.format}; save the one that is meant")
             yield image
     except (UserError, Unreadable, FileNotFoundError):
@@ -77,6 +78,12 @@ def opened(source: Path | BinaryIO, most: int = MOST_PIXELS) -> Iterator[Image.I
         if getattr(error, "errno", None):  # the system's, whose text names the file once more
             raise Unreadable(Kind.UNOPENED, type(error).__name__) from None
         raise Unreadable(Kind.DAMAGED, f"{type(error).__name__}: {error}") from None
+
+
+def _several(image: Image.Image) -> bool:
+    """Frames, pages, or a camera's raw file, which begins with a preview. The second picture in a phone's JPEG is one, too."""
+    preview = image.format == "TIFF" and image.tag_v2.get(Tag.NewSubfileType, 0) & 1
+    return bool(preview) or (getattr(image, "is_animated", False) and image.format != "MPO")
 
 
 def read_rgb(source: Path | BinaryIO, *, upright: bool, background: str | None, most: int = MOST_PIXELS) -> Image.Image:
@@ -96,6 +103,8 @@ def as_rgb(image: Image.Image, *, upright: bool, background: str | None) -> Imag
     image = image.convert("RGBA")
     if background is None:
         return image.convert("RGB")
+    if image.getchannel("A").getextrema()[1] == 0:
+        raise Unreadable(Kind.CLEAR, "it is transparent all over")
     return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
 
 
@@ -126,6 +135,7 @@ def _check_values(image: Image.Image, deep: bool) -> None:
     tags = image.tag_v2 if image.format == "TIFF" else {}
     wrong = {
         f"mode {image.mode}": image.mode not in MODES,
+        "signed numbers": any(form not in (1, 4) for form in tags.get(Tag.SampleFormat, ())),
         "16 bits whose 0 is white": deep and tags.get(Tag.PhotometricInterpretation) == 0,
         "16 bits in planes": deep and tags.get(Tag.PlanarConfiguration, 1) != 1,
         "16 bits with one transparent colour": deep and "transparency" in image.info,
@@ -160,5 +170,5 @@ def _unidentified(source: Path | BinaryIO) -> Unreadable:
     if head[4:8] == b"ftyp" and head[8:12] in HEIF:
         return Unreadable(Kind.HEIF, "save it as JPEG or PNG")
     if head.startswith(BEGINNINGS):
-        return Unreadable(Kind.DAMAGED, "its head cannot be read")
+        return Unreadable(Kind.DAMAGED, "its head is, or it is of a variety that is not read")
     return Unreadable(Kind.FOREIGN, f"is no {', '.join(FORMATS)}")

@@ -28,6 +28,7 @@ class Cause(StrEnum):
     VALUES = Kind.VALUES
     LEVELS = Kind.LEVELS
     TURNED = Kind.TURNED
+    CLEAR = Kind.CLEAR
     UNOPENED = Kind.UNOPENED
     TOO_NARROW = "too narrow image"
     UNANSWERED = "no answer"
