@@ -9,7 +9,7 @@ SITE ?= site
 
 .DEFAULT_GOAL := help
 .PHONY: help install wheelhouse pins demo demo-all new-study new-system claims watch archive restore \
-	test test-slurm test-page test-install test-crate fault-matrix lint format schemas docs vram-table speed-table benchmarks gpu-records \
+	test test-slurm test-page test-install test-crate fault-matrix lint format schemas docs vram-table speed-table picture-table benchmarks gpu-records \
 	pretrain pretrain-vae pretrain-hunyuan3d pretrain-rdt pretrain-kolors pretrain-dit-vae clean
 
 help:  ## this list
@@ -133,6 +133,9 @@ docs: install  ## the documentation as a site, in site/, with its links checked
 
 vram-table: install  ## docs/vram-records.md, from benchmarks/records
 	$(BIN)/python scripts/write_vram_table.py
+
+picture-table: install  ## the table of docs/data.md of what every system does with every kind of picture file
+	PICTURE_TABLE=1 $(BIN)/python -m pytest tests/test_pictures.py
 
 speed-table: install  ## docs/speed.md, from benchmarks/speed
 	$(BIN)/python benchmarks/write_speed_table.py

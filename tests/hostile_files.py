@@ -13,6 +13,8 @@ import numpy as np
 from hostile import TEXTS
 from PIL import Image
 
+from ablation.systems.opening import FORMATS
+
 MOST_MEMORY = 500 * 2**20  # of a file of tests
 JUNK = tuple(text.encode("utf-8", "surrogatepass") for text in TEXTS)
 
@@ -49,4 +51,4 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-PICTURES = {form: picture(form) for form in ("JPEG", "PNG", "WEBP", "BMP")}
+PICTURES = {form: picture(form) for form in FORMATS}

@@ -43,6 +43,7 @@ ELSEWHERE = {
     "make fault-matrix": "tests/slurm/test_slurm_faults.py::test_a_run_survives",
     "make watch": "tests/test_status_program.py::test_watching_lasts_until_ctrl_c_and_leaves_the_last_look",
     "make claims": "tests/test_claims_overview.py::test_the_program_names_studies_by_their_folders",
+    "make picture-table": "tests/test_pictures.py::test_the_page_says_what_every_system_does_with_every_kind",
     "make gpu-records": "tests/test_gpu_records.py::test_every_system_on_a_cpu",
     "snakemake -n$": "tests/test_workflow.py::test_a_plan_of_another_version_of_the_study_is_made_again",
     "snakemake plan": "tests/test_workflow_plan.py::test_full_scale_plan_needs_neither_data_nor_weights",

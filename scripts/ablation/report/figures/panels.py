@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from PIL import Image
 
 from ablation.report.content import Panels
 from ablation.report.figure import Figure
 from ablation.report.figures.choice import best_of_each_strategy, names
 from ablation.report.figures.style import FONT, PAGE, drawing, folded, plain, styled
 from ablation.report.results import Results
+from ablation.systems.opening import Unreadable, opened, read_rgb
 
 MOST_ITEMS, MOST_MODELS = 3, 5
 WIDE = 2.2  # width by height, from which on pictures are set below each other
@@ -117,11 +117,11 @@ def _opened(path: Path | None) -> np.ndarray | None:
     if path is None:
         return None
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            picture.thumbnail((round(PAGE * 300), round(PAGE * 300)))
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError):
+        picture = read_rgb(path, upright=False, background="white")
+    except (OSError, Unreadable):
         return None
+    picture.thumbnail((round(PAGE * 300), round(PAGE * 300)))
+    return np.asarray(picture)
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
@@ -130,9 +130,9 @@ def _pictures(folder: Path) -> dict[str, Path]:
 
 def _is_picture(path: Path) -> bool:
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with opened(path) as picture:
             picture.verify()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, Unreadable):
         return False
     return True
 

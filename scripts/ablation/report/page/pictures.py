@@ -10,6 +10,7 @@ from PIL import Image
 
 from ablation.report.figure import Figure
 from ablation.report.figures.save import svg_element
+from ablation.systems.opening import read_rgb
 
 BUDGET = 3 << 20  # bytes of all panels together
 PIXELS_PER_INCH = 150  # of figures; a browser's inch has 96
@@ -38,11 +39,10 @@ def embedded(paths: Iterable[Path]) -> dict[Path, str]:
 
 def _shrunk(path: Path, edge: int) -> bytes:
     """The picture as WebP, no longer than ``edge`` on either side."""
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
-        out = io.BytesIO()
-        small.save(out, "WEBP", quality=82, method=4)
+    small = read_rgb(path, upright=False, background="white")
+    small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=82, method=4)
     return out.getvalue()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import typst
 from matplotlib import rc_context
-from PIL import Image
 
 from ablation.report.content import Panels, Report, Section
 from ablation.report.figure import Figure
@@ -132,5 +131,5 @@ def _picture(picture: Path | None, folder: Path) -> str | None:
 
 
 def _aspect(picture: Path) -> float:
-    with Image.open(picture) as image:
+    with opened(picture) as image:
         return image.height / image.width

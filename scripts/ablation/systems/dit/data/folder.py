@@ -7,8 +7,8 @@ from pathlib import Path
 from ablation.errors import UserError
 from ablation.outside import MIB
 from ablation.systems.dit.data.told import CAPTION_LENGTH, Candidates, Fault, Told, caption
+from ablation.systems.opening import SUFFIXES
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 METADATA = "metadata.jsonl"  # as Hugging Face's imagefolder has it: file_name, text
 LARGEST = 1024 * MIB  # bytes of the metadata
 LONGEST = 4 * CAPTION_LENGTH  # bytes of a caption's file

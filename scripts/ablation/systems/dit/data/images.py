@@ -4,19 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from ablation.systems.opening import opened
+from ablation.systems.opening import read_rgb
 
-LARGEST = 100_000_000  # pixels of a picture that is opened; ImageNet's largest has 68 million
 MARGIN = 1.15  # shorter side that a random crop is cut from, over the crop's
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture at ``path`` in RGB, turned as its camera says. Raises Unreadable, or FileNotFoundError."""
-    with opened(path, LARGEST) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+    """The picture at ``path`` in RGB. Raises Unreadable, or FileNotFoundError.
+
+    As people saw it who told its class or caption: turned as its EXIF data says, on white where it is transparent. The released
+    loaders (``ImageFolder`` in DiT's train.py, PixArt's tools/extract_features.py) do neither.
+    """
+    return read_rgb(path, upright=True, background="white")
 
 
 def centred(picture: Image.Image, size: int) -> Tensor:

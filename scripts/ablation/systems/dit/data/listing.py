@@ -120,7 +120,7 @@ def _unusable(root: Path, file: str) -> Fault | None:
     except FileNotFoundError:
         return Fault(file, "is not there")
     except Unreadable as error:
-        return Fault(file, f"cannot be read: {str(error).partition(':')[0]}")
+        return Fault(file, f"cannot be read: {error.kind}")
     return None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ablation.errors import UserError
-from ablation.systems.opening import Unreadable, opened
+from ablation.systems.opening import Unreadable, eight_bits, opened
 
 RIM = 5  # pixels left around the shape
 PADDED = 1.15  # side of the square over the longer side of the crop
@@ -26,18 +26,18 @@ def conditioner_image(path: Path, size: int) -> Tensor:
 
 
 def read_rgba(path: Path) -> NDArray[np.uint8]:
-    """[H, W, 4]."""
+    """[H, W, 4], as it is stored: OpenCV's ``IMREAD_UNCHANGED`` turns nothing in the release (hy3dshape/data/dit_asl.py)."""
     if not path.is_file():
         raise UserError(f"{path}: no such picture")
     try:
         with opened(path) as image:
-            if image.mode != "RGBA":
+            if not image.has_transparency_data:
                 raise UserError(f"{path}: is of mode {image.mode}; it must be RGBA, and transparent where the shape is not")
             if max(image.size) > LARGEST:
                 raise UserError(f"{path}: is {image.width} x {image.height} pixels large; at most {LARGEST} a side are read")
-            return np.asarray(image)
+            return np.asarray(eight_bits(image, upright=False).convert("RGBA"))
     except Unreadable as error:
-        raise UserError(f"{path}: cannot be read as a picture ({error}); is it truncated?") from None
+        raise UserError(f"{path}: cannot be read as a picture: {error}") from None
 
 
 def cropped(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

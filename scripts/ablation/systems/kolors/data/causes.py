@@ -4,6 +4,8 @@ import reprlib
 from enum import StrEnum
 from typing import NamedTuple
 
+from ablation.systems.opening import Kind
+
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 160
 SHORT.maxlevel = 3
@@ -16,8 +18,18 @@ class Cause(StrEnum):
     TWICE = "duplicate row"
     LEAVES = "path leaves the folder"
     ABSENT = "absent image"
-    UNREADABLE = "unreadable image"
-    TOO_LARGE = "too large image"
+    EMPTY_FILE = Kind.EMPTY
+    POINTER = Kind.POINTER
+    HEIF = Kind.HEIF
+    FOREIGN = Kind.FOREIGN
+    TOO_LARGE = Kind.LARGE
+    SEVERAL = Kind.SEVERAL
+    DAMAGED = Kind.DAMAGED
+    VALUES = Kind.VALUES
+    LEVELS = Kind.LEVELS
+    TURNED = Kind.TURNED
+    CLEAR = Kind.CLEAR
+    UNOPENED = Kind.UNOPENED
     TOO_NARROW = "too narrow image"
     UNANSWERED = "no answer"
     ANSWER = "malformed answer"

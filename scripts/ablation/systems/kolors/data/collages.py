@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from ablation.errors import UserError
 from ablation.systems.kolors.data.boxes import SCALE, Box
 from ablation.systems.kolors.data.layouts import Layout, write_layouts
-from ablation.systems.opening import Unreadable, opened
+from ablation.systems.opening import Unreadable, read_rgb
 
 OBJECTS = (1, 3)  # fewest and most in an image
 EXTENT = (0.28, 0.42)  # of an object: the root of its area, as a share of the image's side
@@ -54,8 +54,7 @@ def read_photographs(folder: Path) -> Photographs:
 
 def _photograph(path: Path) -> Image.Image:
     try:
-        with opened(path) as image:
-            return image.convert("RGB")
+        return read_rgb(path, upright=True, background="white")
     except (Unreadable, OSError) as error:
         raise UserError(f"{path}: cannot be read as a photograph ({error})") from None
 

@@ -1,13 +1,12 @@
-"""Opening pictures that nobody has vouched for: where the path leads, what the file is, how much of it."""
+"""Pictures of a folder by their names: where the path leads, and what it shows."""
 
 from pathlib import Path, PurePosixPath
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ablation.systems.kolors.data.causes import Bad, Cause
+from ablation.systems.opening import Unreadable, read_rgb
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""Pillow knows formats that start other programs; these do not."""
 MOST_PIXELS = 64_000_000
 NARROWEST = 50
 """Largest ratio of the sides; Qwen2-VL refuses 200."""
@@ -30,34 +29,17 @@ def place_of(root: Path, image: str) -> Path:
 
 
 def read_image(root: Path, image: str) -> Image.Image:
-    """The whole picture, upright, RGB, on white where it is transparent. Raises Bad."""
+    """The whole picture in RGB as people see it: upright, on white where it is transparent. Raises Bad.
+
+    The release's loader (dreambooth/train_dreambooth_lora.py) turns it, too, but shows the colours beneath the transparency.
+    """
     path = place_of(root, image)
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            _check_size(opened, image)
-            upright = ImageOps.exif_transpose(opened)
-            upright.load()
-            return _on_white(upright)
-    except Bad:
-        raise
-    except Image.DecompressionBombError:
-        raise Bad(Cause.TOO_LARGE, image) from None
-    except Exception:  # decoders raise whatever a damaged file leads them to
-        raise Bad(Cause.UNREADABLE, image) from None
-
-
-def _check_size(opened: Image.Image, image: str) -> None:
-    """By the file's head, before its pixels take memory."""
-    width, height = opened.size
-    if width * height > MOST_PIXELS:
-        raise Bad(Cause.TOO_LARGE, image)
-    if max(width, height) > NARROWEST * min(width, height):
+        picture = read_rgb(path, upright=True, background="white", most=MOST_PIXELS)
+    except Unreadable as error:
+        raise Bad(Cause(error.kind), image) from None
+    except FileNotFoundError:
+        raise Bad(Cause.ABSENT, image) from None
+    if max(picture.size) > NARROWEST * min(picture.size):
         raise Bad(Cause.TOO_NARROW, image)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+    return picture

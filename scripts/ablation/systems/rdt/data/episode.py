@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ablation.errors import UserError
 from ablation.outside import MIB, leads_out, read_json
-from ablation.systems.opening import opened as opened_picture
+from ablation.systems.opening import read_rgb
 from ablation.systems.rdt.data.unified import ARM
 from ablation.systems.rdt.settings import Data
 
@@ -110,11 +110,13 @@ def recording(path: Path) -> Iterator[Recording]:
 
 
 def decoded(stored: NDArray | bytes, jpeg: str) -> NDArray[np.uint8]:
-    """A stored image [H, W, 3], or the bytes of a file, zeros at the end allowed; raises OSError or ValueError."""
+    """A stored image [H, W, 3], or the bytes of a file, zeros at the end allowed; raises OSError or ValueError.
+
+    Transparency is dropped and EXIF orientation followed, as by ``cv2.imdecode`` in the release (data/hdf5_vla_dataset.py).
+    """
     if isinstance(stored, np.ndarray) and stored.ndim == 3:
         return stored
-    with opened_picture(BytesIO(bytes(stored)), MOST_PIXELS) as image:
-        pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(read_rgb(BytesIO(bytes(stored)), upright=True, background=None, most=MOST_PIXELS))
     return np.ascontiguousarray(pixels[..., ::-1]) if jpeg == "bgr" else pixels
 
 

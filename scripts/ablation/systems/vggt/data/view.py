@@ -11,11 +11,11 @@ import numpy as np
 import pycolmap
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.nn import functional as F
 
 from ablation.errors import UserError
-from ablation.systems.opening import Unreadable, opened
+from ablation.systems.opening import Kind, Unreadable, as_rgb, opened
 from ablation.systems.vggt.data.eth3d import View
 from ablation.systems.vggt.data.regions import DETAIL, PLANAR
 from ablation.systems.vggt.data.scene import PreparedView
@@ -112,25 +112,37 @@ def _valid(depth: NDArray[np.float32], depth_range: tuple[float, float]) -> NDAr
 
 
 def _remap(view: View, rays: NDArray, size: tuple[int, int], target: Pinhole) -> NDArray[np.uint8]:
-    """The photograph on the target grid: shrunk with a filter first, then sampled bilinearly."""
+    """The photograph on the target grid: shrunk with a filter first, then sampled bilinearly.
+
+    It is on white where it is transparent, as in the release (vggt/utils/load_fn.py), and never turned: COLMAP, whose cameras
+    these are, reads pixels as they are stored, whatever their EXIF orientation.
+    """
     camera = view.camera
     places = camera.img_from_cam(rays)
     try:
         with opened(view.image) as photo:
-            if photo.size != (camera.width, camera.height):
-                raise UserError(
-                    f"{view.image}: is {photo.size[0]} x {photo.size[1]}, its camera says {camera.width} x {camera.height}"
-                )
+            _check_size(view, photo)
             shrink = min(1.0, target.fx / camera.mean_focal_length())
             small = (max(1, round(camera.width * shrink)), max(1, round(camera.height * shrink)))
             photo.draft("RGB", small)  # JPEG: decodes at a half, a quarter or an eighth
-            array = np.asarray(photo.convert("RGB").resize(small, Image.Resampling.LANCZOS), np.float32)
+            photo = as_rgb(photo, upright=False, background="white")
+            array = np.asarray(photo.resize(small, Image.Resampling.LANCZOS), np.float32)
     except (Unreadable, OSError) as error:
-        raise UserError(f"{view.image}: cannot be read as an image; is it truncated? ({error})") from None
+        raise UserError(f"{view.image}: cannot be read as an image: {error}") from None
     grid = torch.from_numpy(np.nan_to_num(places / [camera.width, camera.height] * 2 - 1, nan=-2.0)).float()
     pixels = torch.from_numpy(array).permute(2, 0, 1)[None]
     sampled = F.grid_sample(pixels, grid.view(1, *size, 2), mode="bilinear", padding_mode="zeros", align_corners=False)
     return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _check_size(view: View, photo: Image.Image) -> None:
+    size, expected = photo.size, (view.camera.width, view.camera.height)
+    if size == expected:
+        return
+    orientation = photo.getexif().get(ExifTags.Base.Orientation, 1)
+    hint = f"; its EXIF orientation is {orientation}, which COLMAP ignores: save it as its camera says, without that tag"
+    said = f"{view.image}: is {size[0]} x {size[1]}, its camera says {expected[0]} x {expected[1]}"
+    raise UserError(said + hint * (size == expected[::-1] and orientation != 1))
 
 
 def _lookup_file(view: View, path: Path | None, rays: NDArray, read) -> NDArray | None:
@@ -172,11 +184,20 @@ def _read_regions(path: Path, camera: pycolmap.Camera) -> NDArray[np.uint8]:
 def _read_labels(path: Path, camera: pycolmap.Camera, highest: int, meaning: str) -> NDArray[np.uint8]:
     try:
         with opened(path) as image:
-            values = np.asarray(image)
+            values = _labels(image)
     except (Unreadable, OSError) as error:
-        raise UserError(f"{path}: cannot be read as an image; is it truncated? ({error})") from None
+        raise UserError(f"{path}: cannot be read as an image: {error}") from None
     if values.shape != (camera.height, camera.width):
         raise UserError(f"{path}: has the shape {values.shape}; the distorted image's is {(camera.height, camera.width)}")
     if values.max(initial=0) > highest:
         raise UserError(f"{path}: holds the value {values.max()}; {meaning}")
     return values.astype(np.uint8)
+
+
+def _labels(image: Image.Image) -> NDArray:
+    """The values as they are meant: grey levels, also where a palette holds them to save space, or a palette's numbers."""
+    if image.mode == "1" or (image.mode == "P" and all(len(set(colour)) == 1 for colour in image.palette.colors)):
+        image = image.convert("L")
+    if image.mode not in ("L", "P", "I;16", "I;16B"):
+        raise Unreadable(Kind.VALUES, f"mode {image.mode}; labels are whole numbers, one a pixel")
+    return np.asarray(image)
