@@ -171,12 +171,16 @@ def test_a_lean_run_learns_as_much(train, strategy):
 
 @pytest.mark.parametrize("road", ROADS)
 def test_the_traced_step_is_the_real_step(road):
-    """Within 1 % of what torch's profiler sees the demo's networks allocate on a CPU."""
+    """Within 1 % of what torch's profiler sees the demo's networks allocate on a CPU.
+
+    Without oneDNN, which packs weights in bf16 for processors with AMX, and the peak is another.
+    """
     precision, strategy = ROADS[road]
     axes = {"strategy": "X", "precision": precision, "accumulation": 1, "seed": 0}
     changes = {"sweep": axes, "strategies": {"X": strategy}, "training": {"clip": None}, "baseline": None}
     (wanted,) = expand(load_study(STUDY, changes), "demo")
-    assert allocated_peak(trace_step_on_cpu(wanted)) == pytest.approx(peak_of_step(wanted), rel=0.01)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert allocated_peak(trace_step_on_cpu(wanted)) == pytest.approx(peak_of_step(wanted), rel=0.01)
 
 
 # --- moments in 8 bits, weights in bf16 ------------------------------------------------------------------------------
