@@ -7,8 +7,9 @@ import torch
 from ablation.errors import UserError
 from ablation.systems.hunyuan3d.data import distance
 from ablation.systems.hunyuan3d.data.distance import inside, signed_distance
+from ablation.systems.hunyuan3d.data.frame import HALF
 from ablation.systems.hunyuan3d.data.layout import SurfacePoints, geometry_files, pick_points, read_distances, read_surface
-from ablation.systems.hunyuan3d.data.prepare import HALF, normalised, prepare_shape
+from ablation.systems.hunyuan3d.data.prepare import normalised, prepare_shape
 from ablation.systems.hunyuan3d.data.sharp import sample_sharp_edges
 from ablation.systems.hunyuan3d.mesh import Mesh, signed_volume
 from ablation.systems.hunyuan3d.metrics import volume_iou

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 
 from ablation.errors import UserError
 from ablation.systems.hunyuan3d.data.distance import distance, inside
+from ablation.systems.hunyuan3d.data.frame import HALF
 from ablation.systems.hunyuan3d.data.layout import (
     SurfacePoints,
     pick_points,
 )
-from ablation.systems.hunyuan3d.data.prepare import HALF
 from ablation.systems.hunyuan3d.mesh import Mesh, is_watertight, load_mesh, sample_surface, signed_volume
 from ablation.systems.hunyuan3d.metrics import shape_metrics, volume_iou
 from ablation.systems.hunyuan3d.surface import decode_grid, extract_surface

@@ -37,7 +37,7 @@ def card(run: Run, folder: Path, record: Mapping[str, Any], manifest: Mapping[st
     """The card itself. Paths outside the project are not told."""
     view = run.training_view
     private = Private(view)
-    adapter, metrics = run.rank is not None, run.settings.metrics()
+    adapter, metrics = run.rank is not None, [one for one in run.settings.metrics() if one.name in record["metrics"]]
     data = card_data(run, record)
     parameters = record.get("parameters", {})
     told = private.value({

@@ -16,6 +16,7 @@ from ablation.baseline import Compared, compared
 from ablation.errors import UserError
 from ablation.objective import marked
 from ablation.report.statistics import Estimate, estimate
+from ablation.settings import Metric
 from ablation.study import Study
 
 MEMORY = "memory.peak_allocated_gib"
@@ -104,7 +105,11 @@ class Results:
     def __init__(self, study: Study, runs: pd.DataFrame):
         self.study, self.runs = study, marked(study, runs)
         self.metrics = study.metrics()
-        self.primary = self.metrics[0]
+        self.primary = next(filter(self._measured, self.metrics), self.metrics[0])
+
+    def _measured(self, metric: Metric) -> bool:
+        column = f"metric.{metric.name}"
+        return column in self.runs and bool(self.runs[column].notna().any())
 
     @cached_property
     def axes(self) -> list[str]:

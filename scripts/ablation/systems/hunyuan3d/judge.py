@@ -74,18 +74,15 @@ def judged(network: ShapeGenerator, made: Generated, shape: Shape, tau: float) -
     row: Row = {"empty": float(made.mesh is None)}
     if made.logits is not None:
         row |= {"logit_min": made.logits[0], "logit_max": made.logits[1]}
+    volume = shape.volume()
     if made.mesh is None:
-        worst = {"volume_iou": 0.0, "fscore": 0.0, "normal_consistency": 0.0, "watertight": 0.0}
-        return {**row, **worst, "diagnosis": made.diagnosis}
-    truth, volume = _surface(shape), shape.volume()
+        worst = {"fscore": 0.0, "normal_consistency": 0.0, "watertight": 0.0}
+        return {**row, **({} if volume is None else {"volume_iou": 0.0}), **worst, "diagnosis": made.diagnosis}
+    truth = _surface(shape)
     predicted = sample_surface(made.mesh, len(truth.points), seed=0)
-    inside = occupied(network, made.tokens, volume.points)
-    return {
-        **row,
-        **shape_metrics(predicted, truth, tau),
-        "volume_iou": volume_iou(inside, volume.values < 0),
-        "watertight": float(is_watertight(made.mesh)),
-    }
+    if volume is not None:
+        row["volume_iou"] = volume_iou(occupied(network, made.tokens, volume.points), volume.values < 0)
+    return {**row, **shape_metrics(predicted, truth, tau), "watertight": float(is_watertight(made.mesh))}
 
 
 def _surface(shape: Shape) -> Samples:
@@ -111,11 +108,13 @@ def _by_shape(rows: Sequence[Row]) -> list[Row]:
 
 def _notes(rows: Sequence[Row], how: settings.Evaluation) -> dict[str, str]:
     empty = [row for row in rows if "diagnosis" in row]
+    hollow = sorted({row["item"] for row in rows if "volume_iou" not in row})
+    without = f"; none for {', '.join(hollow)}: the distances describe a shell" if hollow else ""
     return {
         "sampling": f"{how.steps} steps, guidance {how.guidance:g}, one fixed noise a picture",
         "pictures": f"{len(rows)} held out, of {len({row['item'] for row in rows})} shapes",
         "distances": f"shapes lie within [-1, 1]; F-score within {how.tau:g}; grid of {how.resolution} cells an axis",
-        "volume": "IoU over the data's places, by the sign of the field; independent of the grid",
+        "volume": "IoU over the data's places, by the sign of the field; independent of the grid" + without,
         "empty meshes": f"{len(empty)} of {len(rows)}; they have no Chamfer distance and count as 0 elsewhere"
         + "".join(f"\n{row['item']}, view {row['view']}: {row['diagnosis']}" for row in empty[:1]),
     }

@@ -165,6 +165,10 @@ class FromMeshes(Strict):
     """Side of a picture, in pixels."""
 
 
+FRAME = 2
+"""Of prepared shapes from the release's layout; 1 took their box and the sign of their distances as they were."""
+
+
 class Data(Strict):
     """Shapes with their surfaces, distances and pictures, and what a sample holds of them."""
 
@@ -291,8 +295,7 @@ class SystemSettings(Settings):
     def parts(self) -> list[Part]:
         """The prepared shapes, in the order of ``data.shapes``; both sources end in the released layout."""
         how = {"source": self.data.source, "root": str(PurePosixPath(self.data.root))}
-        if self.data.source == "meshes":
-            how |= self.data.from_meshes.model_dump()
+        how |= self.data.from_meshes.model_dump() if self.data.source == "meshes" else {"frame": FRAME}
         return [Part("shape", shape, how) for shape in self.data.shapes]
 
 

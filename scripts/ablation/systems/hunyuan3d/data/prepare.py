@@ -9,6 +9,7 @@ from PIL import Image
 
 from ablation.errors import UserError
 from ablation.systems.hunyuan3d.data.distance import signed_distance
+from ablation.systems.hunyuan3d.data.frame import HALF, VOLUME
 from ablation.systems.hunyuan3d.data.layout import (
     Distances,
     SurfacePoints,
@@ -23,9 +24,7 @@ from ablation.systems.hunyuan3d.mesh import Mesh, Samples, is_watertight, sample
 
 SURFACE_POINTS = 124_928  # of either kind, as released
 VIEWS, VIEW_SIZE = 24, 512  # as released
-HALF = 0.99  # the longest side of a shape reaches from -HALF to HALF
 NEAR = (0.005, 0.05)  # standard deviations of the places near the surface, each of about half of them
-VOLUME = 1.05  # the places all over lie within [-VOLUME, VOLUME]
 
 
 def normalised(mesh: Mesh) -> Mesh:

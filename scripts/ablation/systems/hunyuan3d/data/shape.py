@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ablation.errors import UserError
+from ablation.systems.hunyuan3d.data.frame import has_volume
 from ablation.systems.hunyuan3d.data.layout import (
     Distances,
     SurfacePoints,
@@ -35,6 +36,7 @@ class Shape:
         """Points on the surface, and on its sharp edges."""
         return read_surface(self.surface_file)
 
-    def volume(self) -> Distances:
-        """Places all over the box, and their distances."""
-        return read_distances(self.distances_file)["vol"]
+    def volume(self) -> Distances | None:
+        """Places all over the box, and their distances; None where these describe a shell, which has no volume to compare."""
+        known = read_distances(self.distances_file)["vol"]
+        return known if has_volume(known) else None
