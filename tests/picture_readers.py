@@ -21,7 +21,8 @@ from ablation.systems.kolors.data.validation import examine as examine_layouts
 from ablation.systems.kolors.data.validation import laid_out
 from ablation.systems.rdt.data import episode as rdt_episode
 from ablation.systems.rdt.settings import Data as RdtData
-from ablation.systems.vggt.data.eth3d import CALIBRATIONS, UNDISTORTED, read_scene
+from ablation.systems.vggt.data.eth3d import read_scene
+from ablation.systems.vggt.data.layout import CALIBRATIONS, UNDISTORTED
 from ablation.systems.vggt.data.view import prepare_view
 
 NAME = "picture.png"  # whatever it is: nothing is believed that a name says

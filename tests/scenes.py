@@ -7,7 +7,7 @@ import numpy as np
 import pycolmap
 from PIL import Image
 
-from ablation.systems.vggt.data.eth3d import CALIBRATIONS, DISTORTED
+from ablation.systems.vggt.data.layout import CALIBRATIONS, DISTORTED
 from ablation.systems.vggt.data.render import Film, Texture, World
 from ablation.systems.vggt.data.worlds import walk_past
 

@@ -15,7 +15,8 @@ from ablation.errors import UserError
 from ablation.systems.dit.data.images import read_picture
 from ablation.systems.opening import Unreadable
 from ablation.systems.vggt.data.colmap import FILES, read_model
-from ablation.systems.vggt.data.eth3d import CALIBRATIONS, DISTORTED, read_scene
+from ablation.systems.vggt.data.eth3d import read_scene
+from ablation.systems.vggt.data.layout import CALIBRATIONS, DISTORTED
 from ablation.systems.vggt.data.view import prepare_view
 
 pytestmark = pytest.mark.usefixtures("root")

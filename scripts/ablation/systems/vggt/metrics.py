@@ -18,10 +18,10 @@ MIN_BASELINE = 1e-6  # metres; below it a direction means nothing
 
 
 def align(predicted: Tensor, truth: Tensor, method: str) -> Tensor:
-    """``predicted`` [S, H, W] times one scale fitted to ``truth`` (0: unknown) over the whole sequence."""
-    if method == "none":
-        return predicted
+    """``predicted`` [S, H, W] times one scale fitted to ``truth`` (0: unknown) over the whole sequence, if any is known."""
     known = truth > 0
+    if method == "none" or not known.any():
+        return predicted
     p, t = predicted[known].double(), truth[known].double()
     scale = t.median() / p.median() if method == "median" else (p * t).sum() / (p * p).sum()
     return predicted * scale.to(predicted.dtype)

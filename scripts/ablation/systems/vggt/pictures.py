@@ -13,20 +13,21 @@ ERROR_SHARE = 0.25  # the error's colours end at this share of the median depth
 HEIGHT_INCHES, TITLE, GAP, BAR = 1.9, 0.2, 0.12, 0.5  # of a picture, above it, between two, a scale with its numbers
 
 
-def save_panel(path: Path, image: NDArray, predicted: NDArray, truth: NDArray) -> None:
-    """``image`` [H, W, 3] in [0, 1]; ``predicted`` and ``truth`` [H, W] in metres, truth 0 where unknown."""
+def save_panel(path: Path, image: NDArray, predicted: NDArray, truth: NDArray, unit: str) -> None:
+    """``image`` [H, W, 3] in [0, 1]; ``predicted`` and ``truth`` [H, W] in ``unit``, truth 0 where unknown."""
     from matplotlib.figure import Figure  # takes a second to import, which what draws nothing does not pay
 
     known = truth > 0
-    low, high = np.percentile(truth[known], [2, 98])
+    shown_of = truth[known] if known.any() else predicted
+    low, high = np.percentile(shown_of, [2, 98])
     error = np.where(known, np.abs(predicted - truth), np.nan)
-    limit = ERROR_SHARE * float(np.median(truth[known]))
+    limit = ERROR_SHARE * float(np.median(shown_of))
     depth = {"cmap": "turbo", "vmin": low, "vmax": high}
     panels = [
         ("image", image, {}),
-        ("predicted depth (m)", predicted, depth),
-        ("true depth (m)", np.where(known, truth, np.nan), depth),
-        ("absolute error (m)", error, {"cmap": "magma", "vmin": 0, "vmax": limit}),
+        (f"predicted depth ({unit})", predicted, depth),
+        (f"true depth ({unit})", np.where(known, truth, np.nan), depth),
+        (f"absolute error ({unit})", error, {"cmap": "magma", "vmin": 0, "vmax": limit}),
     ]
     width, height = HEIGHT_INCHES * image.shape[1] / image.shape[0], HEIGHT_INCHES + TITLE + GAP
     figure = Figure(figsize=(4 * (width + GAP) + 3 * BAR, height))

@@ -145,7 +145,9 @@ class Data(Strict):
     fit: Literal["crop", "stretch"] = "crop"
     """crop: keep the aspect ratio and cut around the principal point; stretch: resize both sides to fit."""
     depth_range: tuple[PositiveFloat, PositiveFloat] = (0.1, 100.0)
-    """Depths outside are invalid, in metres."""
+    """Depths outside are invalid, in metres, or in the unit of `scale`."""
+    scale: Annotated[Literal["metric", "median"], Field(exclude_if=lambda value: value == "metric")] = "metric"
+    """metric: models are in metres; median: all lengths of a scene are divided by its median depth, the unit of errors, too."""
     target: Literal["sparse", "dense", "laser"] = "sparse"
     """Depth to train on: the COLMAP points, the same densified by interpolation, or the laser scan."""
     split: Split = Split()
@@ -182,6 +184,11 @@ class Data(Strict):
         """The scenes trained on when the split is by scene."""
         return tuple(scene for scene in self.scenes if scene not in self.test_scenes)
 
+    @property
+    def unit(self) -> str:
+        """Of depths and their errors."""
+        return "m" if self.scale == "metric" else "median depths"
+
     def sizes(self, patch: int) -> list[tuple[int, int]]:
         """All (height, width) trained at."""
         height, width = self.resolution
@@ -209,7 +216,7 @@ class Evaluation(Strict):
     """How the trained model is judged."""
 
     alignment: Literal["median", "least_squares", "none"] = "median"
-    """One scale a sequence, from the prediction to metres: ratio of medians, least squares, or none."""
+    """One scale a sequence, from the prediction to the unit of the data: ratio of medians, least squares, or none."""
     pictures: Annotated[int, Field(ge=0)] = 4
     """Views whose prediction is saved as a picture."""
 
@@ -266,12 +273,13 @@ class SystemSettings(Settings):
 
     def metrics(self) -> list[Metric]:
         """Depth first, then where it counts, then the cameras."""
+        unit = self.data.unit
         return [
-            Metric("depth_mae", "depth MAE", "m", True, 3),
-            Metric("depth_mae_planar", "MAE, planar", "m", True, 3),
-            Metric("depth_mae_detail", "MAE, detail", "m", True, 3),
+            Metric("depth_mae", "depth MAE", unit, True, 3),
+            Metric("depth_mae_planar", "MAE, planar", unit, True, 3),
+            Metric("depth_mae_detail", "MAE, detail", unit, True, 3),
             Metric("depth_absrel", "AbsRel", "", True, 3),
-            Metric("depth_rmse", "RMSE", "m", True, 3),
+            Metric("depth_rmse", "RMSE", unit, True, 3),
             Metric("depth_delta1", "δ < 1.25", "", False, 3),
             Metric("pose_auc30", "pose AUC@30°", "", False, 3),
         ]
@@ -306,6 +314,7 @@ class SystemSettings(Settings):
             "fit": data.fit,
             "depth_range": list(data.depth_range),
             "dense": data.target == "dense",
+            **({} if data.scale == "metric" else {"scale": data.scale}),
         }
         if data.source == "eth3d":
             root = str(PurePosixPath(data.root))

@@ -1,6 +1,6 @@
 """The ``vggt`` system: what the trainer needs of VGGT on ETH3D-style scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ablation.errors import UserError
 from ablation.prefix.cache import Cache, take_state
 from ablation.systems.base import Draw, Evaluation, Objective
 from ablation.systems.vggt.data.dataset import INPUT, SequenceDataset, detail_mask
@@ -110,7 +111,9 @@ class System:
             of_scene["rows"] += rows
             of_scene["errors"].append(pair)
             if index in wanted:
-                _save_middle(out, scene, names, sample, predicted)
+                self._save(out, scene, names, sample, predicted)
+        if not any(images):
+            raise UserError("no held-out image has a depth within data.depth_range: there is nothing to judge depths by")
         return Evaluation(
             metrics={**mean_of(images), **_pose(errors)},
             items=[{"item": scene, **mean_of(found["rows"]), **_pose(found["errors"])} for scene, found in items.items()],
@@ -118,9 +121,7 @@ class System:
                 "alignment": f"{settings.alignment}, one scale a sequence",
                 "images": str(len(images)),
                 "split": f"by {self.settings.data.split.by}",
-                "a constant depth for every sequence would have": "MAE {depth_mae:.3f} m, AbsRel {depth_absrel:.3f}".format(
-                    **mean_of(flat)
-                ),
+                "a constant depth for every sequence would have": _in_words(mean_of(flat), self.settings.data.unit),
             },
         )
 
@@ -130,7 +131,7 @@ class System:
         sample, (scene, names) = samples[Draw(seed=0, epoch=0, step=0, index=0)], samples.names(0)
         predicted, _ = self._predict(model, sample["images"], device)
         predicted = align(predicted, sample["truth"], self.settings.evaluation.alignment)
-        _save_middle(out, scene, names, sample, predicted)
+        self._save(out, scene, names, sample, predicted)
         return mean_of(depth_metrics(predicted, sample["truth"], sample["regions"]))
 
     def _predict(self, model: nn.Module, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -142,13 +143,26 @@ class System:
         extrinsics, _ = decode_pose(out["pose_enc"][0].float().cpu(), *images.shape[-2:])
         return out["depth"][0, ..., 0].float().cpu(), extrinsics
 
+    def _save(self, out: Path, scene: str, names: Sequence[str], sample: dict[str, Tensor], predicted: Tensor) -> None:
+        """A panel of the sequence's middle view: image, prediction, truth."""
+        middle = len(names) // 2
+        picture, truth = sample["images"][middle].permute(1, 2, 0).numpy(), sample["truth"][middle].numpy()
+        path = out / f"{scene}-{Path(names[middle]).with_suffix('').as_posix().replace('/', '-')}.png"
+        save_panel(path, picture, predicted[middle].numpy(), truth, self.settings.data.unit)
+
     def missing(self) -> list[str]:
         """Scenes and weights that are not there."""
-        from ablation.systems.vggt.data.eth3d import DOWNLOAD, missing_scenes
+        from ablation.systems.vggt.data.eth3d import DOWNLOAD, PUBLISHED, missing_scenes
+        from ablation.systems.vggt.data.layout import LOOKED_FOR
 
         lines, data = [], self.settings.data
         if data.source == "eth3d" and (scenes := missing_scenes(Path(data.root), data.scenes)):
-            lines.append(f"data: {data.root} lacks the scenes {', '.join(scenes)}\n{DOWNLOAD.format(root=data.root)}")
+            where = (
+                DOWNLOAD.format(root=data.root)
+                if {*scenes} & {*PUBLISHED}
+                else f"  looked for in each: {', '.join(LOOKED_FOR)}"
+            )
+            lines.append(f"data: {data.root} lacks the scenes {', '.join(scenes)}\n{where}")
         if not Path(self.settings.model.weights).is_file():
             lines.append(f"weights: {self.settings.model.weights} is not there\n{WEIGHTS_DOWNLOAD}")
         return lines
@@ -161,12 +175,8 @@ def _truth(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return truth.extrinsics, truth.depths
 
 
-def _save_middle(out: Path, scene: str, names: Sequence[str], sample: dict[str, Tensor], predicted: Tensor) -> None:
-    """A panel of the sequence's middle view: image, prediction, truth."""
-    middle = len(names) // 2
-    picture = sample["images"][middle].permute(1, 2, 0).numpy()
-    path = out / f"{scene}-{Path(names[middle]).stem}.png"
-    save_panel(path, picture, predicted[middle].numpy(), sample["truth"][middle].numpy())
+def _in_words(found: Mapping[str, float], unit: str) -> str:
+    return f"MAE {found['depth_mae']:.3f} {unit}, AbsRel {found['depth_absrel']:.3f}"
 
 
 def _spread(count: int, wanted: int) -> set[int]:

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from ablation.errors import UserError
-from ablation.systems.vggt.data.eth3d import CALIBRATIONS, DISTORTED
+from ablation.systems.vggt.data.layout import CALIBRATIONS, DISTORTED
 from ablation.systems.vggt.data.render import Film
 from ablation.systems.vggt.data.worlds import BRICK, DEMO_PHOTOS, Album, room, walk_past
 

@@ -51,6 +51,25 @@ def _read_binary(folder: Path) -> pycolmap.Reconstruction:
 
 
 def _read_text(folder: Path) -> pycolmap.Reconstruction:
+    model = _read_three_texts(folder)
+    for number, name in _names(folder / "images.txt"):
+        if number in model.images and " " in name:  # of which pycolmap takes the first word
+            model.images[number].name = name
+    return model
+
+
+def _names(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and name of every image: the rest of the first of its two lines, which may hold spaces."""
+    lines = iter(read_text(path, LARGEST).splitlines())
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            number, *_, name = line.strip().split(maxsplit=IMAGE_FIELDS - 1)
+            if number.isdecimal():
+                yield int(number), name
+            next(lines, None)
+
+
+def _read_three_texts(folder: Path) -> pycolmap.Reconstruction:
     for name in FILES:
         read_text(folder / f"{name}.txt", LARGEST)
     try:

@@ -36,15 +36,22 @@ class SequenceDataset:
         self.data, self.train = data, train
         self.sizes = data.sizes(patch) if train else [data.resolution]
         self.windows = windows_of(self.scenes, data, train)
-        if data.target == "laser" and train:
-            self._check_laser()
+        if train:
+            self._check_target()
 
-    def _check_laser(self) -> None:
-        without = sorted({self.scenes[w.scene].name for w in self.windows if not self.scenes[w.scene].has_laser})
+    def _check_target(self) -> None:
+        """There is what the study trains on."""
+        laser, used = self.data.target == "laser", {window.scene: self.scenes[window.scene] for window in self.windows}.values()
+        without = ", ".join(sorted(scene.name for scene in used if not (scene.has_laser if laser else scene.has_points)))
+        if without and laser:
+            raise UserError(
+                f"data.target: laser, but {without} has no ground_truth_depth/dslr_images;"
+                " unpack <scene>_dslr_depth.7z, or train on target: sparse"
+            )
         if without:
             raise UserError(
-                f"data.target: laser, but {', '.join(without)} has no ground_truth_depth/dslr_images;"
-                " unpack <scene>_dslr_depth.7z, or train on target: sparse"
+                f"data.target: {self.data.target}, but the COLMAP model of {without} has no point that its views see within"
+                " data.depth_range; triangulate points, or train on target: laser"
             )
 
     def __len__(self) -> int:

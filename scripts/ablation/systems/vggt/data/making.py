@@ -1,6 +1,8 @@
 """Scenes of ETH3D's layout made ready for training, at its size."""
 
 import json
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,24 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from ablation.errors import UserError
 from ablation.files import usual_mode
 from ablation.systems.vggt.data.densify import densify
-from ablation.systems.vggt.data.eth3d import read_scene
+from ablation.systems.vggt.data.depths import account
+from ablation.systems.vggt.data.eth3d import View, in_units_of, read_scene
 from ablation.systems.vggt.data.regions import regions_of
 from ablation.systems.vggt.data.scene import ARRAYS, DESCRIPTION, PreparedView
-from ablation.systems.vggt.data.view import prepare_view
+from ablation.systems.vggt.data.view import depths_of, prepare_view
+
+log = logging.getLogger(__name__)
 
 
 def prepare_scene(root: Path, scene: str, how: dict[str, Any], out: Path) -> None:
-    """Read an ETH3D-style scene and write it at the size of ``how`` (size, fit, depth_range, dense) into the folder ``out``."""
-    size = tuple(how["size"])
-    views = read_scene(root, scene)
-    prepared = [
-        prepare_view(view, size, how["fit"], tuple(how["depth_range"])) for view in tqdm(views, desc=f"preparing {scene}")
-    ]
+    """Read a scene and write it at the size of ``how`` (size, fit, depth_range, dense, scale) into the folder ``out``."""
+    size, depth_range = tuple(how["size"]), tuple(how["depth_range"])
+    views, unit = in_own_unit(read_scene(root, scene), scene, how)
+    prepared = [prepare_view(view, size, how["fit"], depth_range) for view in tqdm(views, desc=f"preparing {scene}")]
+    depths = account(scene, prepared, depth_range, unit)
     out.mkdir(parents=True, exist_ok=True)
     save_file(_stacked(prepared, size, how["dense"]), out / ARRAYS)
     usual_mode(out / ARRAYS)
@@ -34,8 +39,21 @@ def prepare_scene(root: Path, scene: str, how: dict[str, Any], out: Path) -> Non
         "laser": any(view.laser is not None for view in prepared),
         "points_per_view": round(float(np.mean(counts)), 1),
         "size": list(size),
+        **depths,
     }
     (out / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def in_own_unit(views: Sequence[View], scene: str, how: Mapping[str, Any]) -> tuple[Sequence[View], str]:
+    """The views in the unit of ``how["scale"]``, and its name: metres, or the median of all depths that they see."""
+    if how.get("scale", "metric") == "metric":
+        return views, "m"
+    seen = np.concatenate([depths_of(view, tuple(how["size"]), how["fit"]) for view in views])
+    if not len(seen):
+        raise UserError(f"{scene}: data.scale: median needs depths; no view sees a point, and there is no laser depth")
+    median = float(np.median(seen))
+    log.info("%s: the median depth, %.6g as the model has it, is the unit of all lengths", scene, median)
+    return [in_units_of(view, median) for view in views], "median depths"
 
 
 def _stacked(views: list[PreparedView], size: tuple[int, int], dense: bool) -> dict[str, NDArray]:

@@ -15,7 +15,7 @@ ARRAYS, DESCRIPTION = "scene.safetensors", "scene.json"
 
 @dataclass
 class PreparedView:
-    """Arrays of one view; depths in metres, 0 where there is none."""
+    """Arrays of one view; depths in the scene's unit (metres, or its median depth), 0 where there is none."""
 
     image: NDArray[np.uint8]  # [H, W, 3]
     intrinsics: NDArray[np.float32]  # [3, 3]
@@ -23,6 +23,7 @@ class PreparedView:
     points: NDArray[np.float32]  # [M, 3]: u, v (integer pixel centres), z of the sparse depth
     laser: NDArray[np.float32] | None  # [H, W]
     regions: NDArray[np.uint8] | None  # [H, W], labelled by hand
+    seen: NDArray[np.float32] | None = None  # [N]: as it is prepared, all depths of points and laser, also out of range
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,21 @@ class Scene:
         """Whether any view has laser depth."""
         return self.description["laser"]
 
+    @property
+    def has_points(self) -> bool:
+        """Whether any view sees a point."""
+        return self.description["points_per_view"] > 0
+
     def read(self, index: int, dense: bool) -> PreparedView:
         """One view; with ``dense``, its ``laser`` is the densified sparse depth instead."""
         with safe_open(self.folder / ARRAYS, framework="numpy") as file:
             ends = file.get_tensor("point_ends")
-            start = int(ends[index - 1]) if index else 0
+            start, end = int(ends[index - 1]) if index else 0, int(ends[index])
             return PreparedView(
                 image=file.get_slice("images")[index],
                 intrinsics=file.get_slice("intrinsics")[index],
                 extrinsics=file.get_slice("extrinsics")[index],
-                points=file.get_slice("points")[start : int(ends[index])],
+                points=file.get_slice("points")[start:end] if end > start else np.zeros((0, 3), np.float32),
                 laser=file.get_slice("dense" if dense else "laser")[index],
                 regions=file.get_slice("regions")[index],
             )

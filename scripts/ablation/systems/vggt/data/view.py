@@ -22,6 +22,7 @@ from ablation.systems.vggt.data.scene import PreparedView
 
 EVALUATION_AND_OBSERVATION = 2  # mask bit: the scan's geometry is wrong here. Bit 1 concerns colour only.
 MASK_BITS = 3
+EVERYTHING = (1e-9, np.inf)  # depths in front of the camera
 
 
 class Pinhole(NamedTuple):
@@ -45,26 +46,50 @@ class Pinhole(NamedTuple):
         return np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
 
 
+def depths_of(view: View, size: tuple[int, int], fit: str) -> NDArray[np.float32]:
+    """All depths that a view sees at ``size`` [N], whatever their range: of its points, and of the laser."""
+    target = fit_camera(pinhole_of(view.camera), size, fit)
+    return _together(*_measured(view, target, target.rays()))
+
+
 def prepare_view(view: View, size: tuple[int, int], fit: str, depth_range: tuple[float, float]) -> PreparedView:
-    """Undistort and resize a view. ``size``: (height, width); ``fit``: crop or stretch; ``depth_range`` in metres."""
+    """Undistort and resize a view. ``size``: (height, width); ``fit``: crop or stretch; ``depth_range`` in the view's unit."""
     target = fit_camera(pinhole_of(view.camera), size, fit)
     rays = target.rays()
-    mask = _lookup_file(view, view.mask, rays, _read_mask)
-    blocked = (mask & EVALUATION_AND_OBSERVATION) > 0 if mask is not None else np.zeros(len(rays), bool)
-    blocked = blocked.reshape(size)
-    laser = _lookup_file(view, view.depth, rays, _read_depth)
-    if laser is not None:
-        laser = _valid(laser.reshape(size).astype(np.float32), depth_range)
-        laser[blocked] = 0
+    points, laser = _measured(view, target, rays)
+    low, high = depth_range
+    kept = points[(points[:, 2] >= low) & (points[:, 2] <= high)]
+    valid = None if laser is None else _valid(laser, depth_range)
     regions = _lookup_file(view, view.regions, rays, _read_regions)
     return PreparedView(
         image=_remap(view, rays, size, target),
         intrinsics=target.matrix(),
         extrinsics=view.cam_from_world.astype(np.float32),
-        points=project(view.points, view.cam_from_world, target, depth_range, blocked),
-        laser=laser,
+        points=kept,
+        laser=valid,
         regions=None if regions is None else regions.reshape(size).astype(np.uint8),
+        seen=_together(points, laser),
     )
+
+
+def _measured(view: View, target: Pinhole, rays: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """(u, v, z) [M, 3] of the points that the view sees, and the laser's depth [H, W] (not finite or 0: none), of any depth."""
+    size = target.height, target.width
+    mask = _lookup_file(view, view.mask, rays, _read_mask)
+    blocked = (mask & EVALUATION_AND_OBSERVATION) > 0 if mask is not None else np.zeros(len(rays), bool)
+    blocked = blocked.reshape(size)
+    laser = _lookup_file(view, view.depth, rays, _read_depth)
+    if laser is not None:
+        laser = laser.reshape(size).astype(np.float32)
+        laser[blocked] = 0
+        laser /= view.unit
+    return project(view.points, view.cam_from_world, target, EVERYTHING, blocked), laser
+
+
+def _together(points: NDArray[np.float32], laser: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """All depths there are [N]."""
+    scanned = np.zeros(0, np.float32) if laser is None else laser[np.isfinite(laser) & (laser > 0)]
+    return np.concatenate([points[:, 2], scanned])
 
 
 def pinhole_of(camera: pycolmap.Camera) -> Pinhole:
