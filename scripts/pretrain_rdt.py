@@ -145,8 +145,8 @@ def render_scenes(count: int, size: int) -> tuple[NDArray, ...]:
         planned = plan(world)
         world.data.qpos[:JOINTS] = planned[rng.integers(len(planned)), :JOINTS]
         mujoco.mj_fwdPosition(world.model, world.data)
-        for camera in CAMERAS:
-            image = fitted(picture(world, camera), size)
+        for view, camera in CAMERAS.items():
+            image = fitted(picture(world, view), size)
             image = augmented(rng, augment, image) if rng.random() < 0.5 else image
             places = np.stack([project(world, camera, block) for block in range(2)])
             seen = ((places > 0) & (places < 1)).all(-1)

@@ -15,7 +15,8 @@ from ablation.systems.rdt.data.dataset import StepDataset
 from ablation.systems.rdt.data.episode import INSTRUCTIONS, Episode
 from ablation.systems.rdt.data.episodes import find_episodes
 from ablation.systems.rdt.data.tokens import ImageTokens, TextTokens, Tokens, embed_images, embed_texts
-from ablation.systems.rdt.settings import CAMERAS, Data
+from ablation.systems.rdt.robots import ROBOTS, VIEWS
+from ablation.systems.rdt.settings import Data
 
 HEIGHT, WIDTH = 12, 16
 TEXTS = {
@@ -26,12 +27,20 @@ TEXTS = {
 
 
 def motion(steps: int, still: int, seed: int, joints: int = 14) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and targets [steps, joints]; the first ``still`` steps differ by less than 0.01 from each other."""
+    """Positions and targets [steps, joints]; the first ``still`` steps differ by less than 0.01 from each other.
+
+    Grippers are as the AgileX reads them.
+    """
     rng = np.random.default_rng(seed)
     qpos = np.cumsum(rng.normal(0, 0.05, (steps, joints)), axis=0)
     qpos[:still] = rng.uniform(-0.001, 0.001, (still, joints))
     qpos[still:, 0] += 1
-    return qpos.astype(np.float32), (qpos + rng.normal(0, 0.01, qpos.shape)).astype(np.float32)
+    action = qpos + rng.normal(0, 0.01, qpos.shape)
+    qpos[:, 6::7] = np.abs(qpos[:, 6::7]).clip(0, 1) * 4.7
+    qpos[-1, 6::7] = 4.7
+    action[:, 6::7] = qpos[:, 6::7] / 4.7 * 11.8
+    qpos[:still, 6::7] /= 1000
+    return qpos.astype(np.float32), action.astype(np.float32)
 
 
 def pictures(steps: int, seed: int) -> np.ndarray:
@@ -65,7 +74,7 @@ def write_images(group: h5py.Group, camera: str, images: np.ndarray, stored: str
 
 
 def write_episode(
-    path: Path, steps: int = 20, still: int = 4, seed: int = 0, stored: str = "files", joints: int = 14, cameras=CAMERAS
+    path: Path, steps: int = 20, still: int = 4, seed: int = 0, stored: str = "files", joints: int = 14, views=VIEWS
 ) -> Path:
     """An episode and the instructions of its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +82,8 @@ def write_episode(
     qpos, action = motion(steps, still, seed, joints)
     with h5py.File(path, "w") as file:
         file["observations/qpos"], file["action"] = qpos, action
-        for number, camera in enumerate(cameras):
+        for number, view in enumerate(views):
+            camera = ROBOTS["agilex"].cameras[view].rpartition("/")[2]
             write_images(file.require_group("observations/images"), camera, pictures(steps, 10 * seed + number), stored)
     return path
 
@@ -96,7 +106,7 @@ def told(sample: dict[str, Tensor]) -> str:
 def seen(sample: dict[str, Tensor], data: Data) -> Tensor:
     """The images [history, 3, 3, S, S], uint8, of a sample that :func:`pixels` encoded."""
     size = data.image_size
-    return sample["img_tokens"].view(-1, len(CAMERAS), size, size, 3).permute(0, 1, 4, 2, 3).to(torch.uint8)
+    return sample["img_tokens"].view(-1, len(VIEWS), size, size, 3).permute(0, 1, 4, 2, 3).to(torch.uint8)
 
 
 def shown(sample: dict[str, Tensor], data: Data) -> Tensor:

@@ -1,9 +1,11 @@
 """Episodes become samples step by step, bad ones are named, and chance is a pure function of (seed, epoch, index)."""
 
 import csv
+import json
 import logging
 import os
 import pickle
+import re
 from collections import Counter, namedtuple
 from pathlib import Path
 
@@ -29,7 +31,9 @@ from ablation.systems.rdt.data.episodes import LEFT_OUT, find_episodes, read_lis
 from ablation.systems.rdt.data.images import fitted, pasted
 from ablation.systems.rdt.data.statistics import statistics_of
 from ablation.systems.rdt.data.tokens import cache_bytes, image_file
-from ablation.systems.rdt.settings import CAMERAS, Augment, Data
+from ablation.systems.rdt.robots import ROBOTS, VIEWS, Vector
+from ablation.systems.rdt.settings import Augment, Data
+from ablation.systems.rdt.slots import SLOTS
 from ablation.training.order import Split, loader
 
 SMALL = Data(min_steps=10, image_size=16)
@@ -57,37 +61,172 @@ def at(index: int, epoch: int = 0, seed: int = 0) -> Draw:
 # --- the unified vector ----------------------------------------------------------------------------------------------
 
 
+STATE, ACTION = (unified.Mapping(vector) for vector in (ROBOTS["agilex"].state, ROBOTS["agilex"].action))
+BLIND = ROBOTS["agilex"].model_copy(update={"cameras": {}})
+
+
 @given(
-    st.sampled_from([1, 2]).flatmap(
-        lambda arms: arrays.arrays(np.float32, (3, 7 * arms), elements=st.floats(-20, 20, width=32, allow_subnormal=False))
-    ),
-    st.sampled_from(["state", "action"]),
+    st.sampled_from([(name, kind) for name in ROBOTS for kind in ("state", "action")]).flatmap(
+        lambda which: st.tuples(
+            st.just(which),
+            arrays.arrays(
+                np.float32,
+                (3, unified.Mapping(getattr(ROBOTS[which[0]], which[1])).width),
+                elements=st.floats(-20, 20, width=32, allow_subnormal=False),
+            ),
+        )
+    )
 )
-def test_joints_come_back_from_the_unified_vector(qpos, kind):
-    values, mask = unified.aloha_to_unified(qpos, kind)
-    assert values.shape == (3, 128) and mask.shape == (128,) and mask.sum() == qpos.shape[1]
-    assert not values[:, mask == 0].any()
-    back = unified.unified_to_aloha(values, qpos.shape[1] // 7, kind)
-    np.testing.assert_allclose(back, qpos, rtol=1e-6, atol=1e-30)
+def test_numbers_come_back_from_the_unified_vector(drawn):
+    (name, kind), recorded = drawn
+    mapping = unified.Mapping(getattr(ROBOTS[name], kind))
+    values = mapping.to_unified(recorded)
+    assert values.shape == (3, 128) and mapping.mask.shape == (128,) and mapping.mask.sum() == recorded.shape[1]
+    assert not values[:, mapping.mask == 0].any()
+    np.testing.assert_allclose(mapping.back(values), recorded, rtol=1e-6, atol=1e-30)
 
 
 def test_slots_and_gripper_scales_are_those_of_the_release():
     qpos = np.arange(1, 15, dtype=np.float32)[None]
     qpos[0, [6, 13]] = 4.7908, 4.7888
-    values = unified.aloha_to_unified(qpos)[0][0]
+    values = STATE.to_unified(qpos)[0]
     np.testing.assert_array_equal(values[50:56], qpos[0, :6])
     np.testing.assert_array_equal(values[:6], qpos[0, 7:13])
     np.testing.assert_allclose(values[[60, 10]], 1)
     qpos[0, [6, 13]] = 11.8997, 13.9231
-    np.testing.assert_allclose(unified.aloha_to_unified(qpos, "action")[0][0, [60, 10]], 1)
-    slots = [slot for span in unified.SLOTS.values() for slot in span]
+    np.testing.assert_allclose(ACTION.to_unified(qpos)[0, [60, 10]], 1)
+    slots = [slot for span in SLOTS.values() for slot in span]
     assert len(set(slots)) == len(slots) and max(slots) < unified.SIZE
 
 
 def test_a_single_arm_is_the_right_one():
-    assert np.flatnonzero(unified.aloha_to_unified(np.ones((1, 7)))[1]).tolist() == [0, 1, 2, 3, 4, 5, 10]
-    with pytest.raises(ValueError, match="8 joints"):
-        unified.aloha_to_unified(np.ones((1, 8)))
+    mapping = unified.Mapping(ROBOTS["one_arm"].state)
+    assert np.flatnonzero(mapping.mask).tolist() == [0, 1, 2, 3, 4, 5, 10]
+    with pytest.raises(ValueError, match="8 numbers"):
+        mapping.to_unified(np.ones((1, 8)))
+
+
+def test_a_mapping_of_ones_own_puts_each_number_where_it_says():
+    """A Franka in metres and an unused clock: 7 joints, a gripper from 0.08 (open) to 0, the hand's place."""
+    vector = Vector(
+        key="obs/all",
+        slots=("-", "right_arm_joints.0-6", "right_gripper", "right_eef_position.0-2"),
+        ranges={"right_gripper": (0.0, 0.08)},
+    )
+    mapping = unified.Mapping(vector)
+    values = mapping.to_unified(np.array([[99.0, *range(1, 8), 0.04, 0.1, 0.2, 0.3]]))[0]
+    np.testing.assert_allclose(values[:7], range(1, 8))
+    np.testing.assert_allclose(values[[10, 30, 31, 32]], [0.5, 0.1, 0.2, 0.3], rtol=1e-6)
+    assert mapping.mask.sum() == 11 and mapping.back(values[None])[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"slots": ("right_arm",)}, "is no part of the unified vector; there are right_arm_joints"),
+        ({"slots": ("right_gripper.0-7",)}, "right_gripper has the slots 0 to 4"),
+        ({"slots": ("right_gripper", "right_gripper.0")}, "two recorded numbers go into right_gripper"),
+        ({"ranges": {"left_gripper": (0, 1)}}, "left_gripper is none of the parts in slots"),
+        ({"ranges": {"right_gripper": (2, 2)}}, "reads 2 both for 0 and for 1"),
+    ],
+)
+def test_a_mapping_that_cannot_be_is_refused(wrong, words):
+    with pytest.raises(ValidationError, match=words):
+        Vector(**{"key": "action", "slots": ("right_gripper",), **wrong})
+
+
+# --- the values that result ------------------------------------------------------------------------------------------
+
+
+def with_grippers(root, robot, closed_open: dict[str, tuple[float, float]], noise: float = 0.0):
+    """Three episodes whose grippers go from closed to open, as a recorder of these readings writes them."""
+    arms = len(ROBOTS[robot].state.slots) // 2
+    for number in range(3):
+        path = write_episode(root / f"{number}.hdf5", seed=number, joints=7 * arms)
+        with h5py.File(path, "a") as file:
+            for name, (closed, opened) in closed_open.items():
+                values, steps = file[name][:], len(file[name])
+                share = np.linspace(0, 1, steps)[:, None] + noise * np.sin(np.arange(steps))[:, None]
+                values[:, 6::7] = closed + share * (opened - closed)
+                file[name][:] = values
+    return root
+
+
+READ = {  # what each recorder reads of a gripper, closed and open: states, actions
+    "agilex": {"observations/qpos": (0.0, 4.79), "action": (0.0, 11.9)},
+    "aloha": {"observations/qpos": (0.0, 1.0), "action": (-0.05, 1.1)},
+    "one_arm": {"observations/qpos": (0.0, 1.0), "action": (0.0, 1.0)},
+}
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_preset_gives_grippers_from_0_to_1(tmp_path, caplog, robot):
+    with_grippers(tmp_path, robot, READ[robot])
+    data = SMALL.model_copy(update={"robot": robot})
+    with caplog.at_level(logging.INFO):
+        episodes = find_episodes(tmp_path, data).episodes
+    for index, vector in enumerate((data.mapping.state, data.mapping.action)):
+        slots = [
+            slot for part in ("left_gripper", "right_gripper") for slot in SLOTS[part] if unified.Mapping(vector).mask[slot]
+        ]
+        low = min(episode.ranges[index].low[slots].min() for episode in episodes)
+        high = max(episode.ranges[index].high[slots].max() for episode in episodes)
+        assert -0.06 < low < 0.01 and 0.8 < high < 1.11
+    assert "state of right_gripper: 0 to 1" in caplog.text and "action of right_arm_joints: " in caplog.text
+
+
+WRONG_ROBOT = {
+    "ALOHA's as AgileX's": ("agilex", READ["aloha"], "which is 0 to 1 already, and would be divided: set data.robot: aloha"),
+    "AgileX's as ALOHA's": ("aloha", READ["agilex"], "not from 0 (closed) to 1 (open)"),
+    "percent": ("one_arm", {"observations/qpos": (0.0, 100.0), "action": (0.0, 100.0)}, "not from 0 (closed) to 1 (open)"),
+}
+
+
+@pytest.mark.parametrize(("robot", "read", "words"), WRONG_ROBOT.values(), ids=WRONG_ROBOT)
+def test_grippers_of_another_robot_are_refused_with_numbers_and_remedy(tmp_path, robot, read, words):
+    """Closed, half and open became 0, 0.1 and 0.2, without a word."""
+    with_grippers(tmp_path, robot, read)
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        find_episodes(tmp_path, SMALL.model_copy(update={"robot": robot}))
+    assert f"data.robot: {robot} does not fit" in str(refused.value) and "gripper" in str(refused.value)
+
+
+def test_a_gripper_in_metres_is_told(tmp_path, caplog):
+    with_grippers(tmp_path, "one_arm", {"observations/qpos": (0.0, 0.07), "action": (0.0, 0.07)})
+    find_episodes(tmp_path, SMALL.model_copy(update={"robot": "one_arm"}))
+    assert "state: right_gripper is never more than 7 % open; is its range another?" in caplog.text
+
+
+def test_joints_in_degrees_are_refused(tmp_path):
+    path = write_episode(tmp_path / "a.hdf5")
+    with h5py.File(path, "a") as file:
+        file["observations/qpos"][5, 0] = 90
+    with pytest.raises(UserError, match="left_arm_joints reach 90; they are in rad: are these degrees"):
+        find_episodes(tmp_path, SMALL)
+
+
+# --- what it is told -------------------------------------------------------------------------------------------------
+
+
+def test_an_episode_s_own_instruction_comes_before_its_folder_s(tmp_path):
+    """In the file, as an attribute or a dataset; in NAME.json beside it; else the folder's."""
+    for number in range(5):
+        write_episode(tmp_path / f"{number}.hdf5", seed=number)
+    with h5py.File(tmp_path / "0.hdf5", "a") as file:
+        file.attrs["language_instruction"] = "Öffne die Tür."
+    with h5py.File(tmp_path / "1.hdf5", "a") as file:
+        file["task"] = "Close the door."
+    (tmp_path / "2.json").write_text(json.dumps("Lift the lid."), encoding="utf-8")
+    (tmp_path / "3.json").write_text(
+        json.dumps({"instruction": "Wipe.", "expanded_instruction": ["Wipe the table."]}), encoding="utf-8"
+    )
+    found = find_episodes(tmp_path, SMALL).episodes
+    assert [episode.instruction for episode in found] == [
+        "Öffne die Tür.", "Close the door.", "Lift the lid.", "Wipe.", TEXTS["instruction"],
+    ]  # fmt: skip
+    assert found[3].instructions == (("Wipe.",), ("Wipe the table.",)) and len(found[4].instructions) == 3
+    write_list(find_episodes(tmp_path, SMALL), tmp_path, tmp_path / "out") if (tmp_path / "out").mkdir() is None else None
+    assert [episode.instructions for episode in read_list(tmp_path / "out")] == [episode.instructions for episode in found]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -121,7 +260,7 @@ def test_every_step_that_is_not_still_is_a_sample(folder):
         number, step = samples.place(index)
         episode = samples.episodes[number]
         qpos = motion(episode.steps, episode.first + 1, number + 1)[0][episode.first :]
-        expected = unified.aloha_to_unified(qpos[step : step + 1])[0]
+        expected = STATE.to_unified(qpos[step : step + 1])
         np.testing.assert_allclose(samples[at(index)]["state"], expected, rtol=1e-6)
 
 
@@ -135,7 +274,7 @@ def test_still_steps_end_where_a_joint_has_moved(still, moving):
 
 def test_the_last_action_is_repeated_past_the_end(folder):
     samples = dataset(folder)
-    action = unified.aloha_to_unified(motion(20, 4, 1)[1], "action")[0]
+    action = ACTION.to_unified(motion(20, 4, 1)[1])
     for index in (0, 9, 10, 16):
         step = index + 3
         expected = action[np.minimum(np.arange(step, step + HORIZON), 19)]
@@ -151,17 +290,18 @@ def test_the_history_is_older_first_and_background_before_the_first_step(folder)
 
 
 def test_a_camera_that_the_robot_lacks_is_background(tmp_path):
-    has = ("cam_high", "cam_left_wrist")
-    write_episode(tmp_path / "a.hdf5", cameras=has)
-    data = CALM.model_copy(update={"cameras": has, "background": (1, 2, 3)})
+    has = ("exterior", "left_wrist")
+    write_episode(tmp_path / "a.hdf5", views=has)
+    robot = ROBOTS["agilex"].model_copy(update={"cameras": {view: ROBOTS["agilex"].cameras[view] for view in has}})
+    data = CALM.model_copy(update={"robot": robot, "background": (1, 2, 3)})
     sample = dataset(tmp_path, data)[at(5)]
     assert shown(sample, data).tolist() == [[True, False, True]] * 2
-    assert seen(sample, data)[1, CAMERAS.index("cam_right_wrist"), :, 0, 0].tolist() == [1, 2, 3]
+    assert seen(sample, data)[1, VIEWS.index("right_wrist"), :, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_a_robot_with_one_arm(tmp_path):
-    write_episode(tmp_path / "a.hdf5", joints=7)
-    sample = dataset(tmp_path, CALM.model_copy(update={"arms": 1}))[at(0)]
+    with_grippers(tmp_path, "one_arm", READ["one_arm"])
+    sample = dataset(tmp_path, CALM.model_copy(update={"robot": "one_arm"}))[at(0)]
     assert sample["mask"].sum() == 7 and not sample["state"][0, 50:].any()
 
 
@@ -231,7 +371,8 @@ DAMAGES = {
     "no instructions": (lambda path: (path.parent / INSTRUCTIONS).unlink(), Reason.INSTRUCTION, "no such file"),
     "no JSON": (instructions("{"), Reason.INSTRUCTION, INSTRUCTIONS),
     "a list": (instructions("[]"), Reason.INSTRUCTION, "no text"),
-    "one kind only": (instructions('{"instruction": "Go."}'), Reason.INSTRUCTION, "simplified_instruction"),
+    "no original": (instructions('{"expanded_instruction": "Go there."}'), Reason.INSTRUCTION, "no text for instruction"),
+    "an empty other kind": (instructions('{"instruction": "Go.", "expanded_instruction": ""}'), Reason.INSTRUCTION, "expanded"),
     "an empty kind": (instructions('{"instruction": []}'), Reason.INSTRUCTION, "no text for instruction"),
 }  # fmt: skip
 
@@ -284,7 +425,7 @@ def test_an_image_that_broke_since_is_an_error_that_names_it(tmp_path):
     path = write_episode(tmp_path / "a.hdf5")
     found = find_episodes(tmp_path, SMALL).episodes
     edit(lambda f: f["observations/images/cam_high"].__setitem__(10, np.frombuffer(WHOLE[:99], np.uint8)))(path)
-    with pytest.raises(UserError, match=r"a\.hdf5: cam_high, step 10"):
+    with pytest.raises(UserError, match=r"a\.hdf5: observations/images/cam_high, step 10"):
         made.cached(found, SMALL)
 
 
@@ -349,7 +490,7 @@ def test_a_single_episode_cannot_be_split():
 
 def test_statistics_are_those_of_all_steps_in_use(folder):
     samples = dataset(folder)
-    states = [unified.aloha_to_unified(qpos)[0].astype(np.float64) for qpos, _ in samples.joints]
+    states = [STATE.to_unified(recorded).astype(np.float64) for recorded, _ in samples.recorded]
     assert [len(of_one) for of_one in states] == [17, 8]
     together = np.concatenate(states)
     for found in (statistics_of(states), samples.statistics):
@@ -362,13 +503,35 @@ def test_statistics_are_those_of_all_steps_in_use(folder):
 
 @pytest.mark.parametrize("snr", [40.0, 10.0])
 def test_state_noise_has_the_stated_ratio(folder, snr):
-    data = CALM.model_copy(update={"noise_snr": snr, "cameras": ()})
+    data = CALM.model_copy(update={"noise_snr": snr, "robot": BLIND})
     samples, clean = dataset(folder, data), dataset(folder, data, train=False)
     used = clean[at(4)]["mask"][0] == 1
     noise = torch.cat([samples[at(4, epoch)]["state"] - clean[at(4)]["state"] for epoch in range(2000)])
     assert not noise[:, ~used].any()
-    power = (noise[:, used] / torch.from_numpy(samples.statistics.state_std)[used]).square().mean()
+    spread = STATE.to_unified(motion(20, 4, 1)[0]).std(axis=0)  # of the first episode alone, its still steps, too
+    power = (noise[:, used] / torch.from_numpy(spread)[used]).square().mean()
     assert -10 * torch.log10(power) == pytest.approx(snr, abs=0.15)  # 28,000 numbers: one standard deviation is 0.04 dB
+
+
+def test_spread_and_norm_are_those_of_the_release(folder):
+    """data/hdf5_vla_dataset.py: np.std(qpos) and sqrt(mean(qpos ** 2)) over all steps of the episode, grippers divided."""
+    samples = dataset(folder)
+    for number, (steps, still, seed) in enumerate([(20, 4, 1), (13, 6, 2)]):
+        qpos = motion(steps, still, seed)[0].astype(np.float64) / [*[1] * 6, 4.7908, *[1] * 6, 4.7888]
+        for found, expected in ((samples.spreads, qpos.std(axis=0)), (samples.norms, np.sqrt((qpos**2).mean(axis=0)))):
+            np.testing.assert_allclose(found[number][STATE.slots], expected, rtol=1e-5)
+
+
+def test_a_joint_that_rests_in_an_episode_gets_no_noise_there(tmp_path):
+    for number in range(2):
+        path = write_episode(tmp_path / f"{number}.hdf5", seed=number)
+        with h5py.File(path, "a") as file:
+            if number == 0:
+                file["observations/qpos"][:, 7:] = 0.25
+    samples = dataset(tmp_path, CALM.model_copy(update={"noise_snr": 10.0}))
+    assert np.allclose(samples[at(0)]["state"][0, :6], 0.25) and not np.allclose(
+        samples[at(len(samples) - 1)]["state"][0, :6], 0.25
+    )
 
 
 def test_noise_without_spread_is_none():
@@ -415,7 +578,7 @@ def test_nothing_is_random_in_evaluation(folder):
 
 
 def test_each_kind_of_instruction_is_drawn_a_third_of_the_time(folder):
-    samples = dataset(folder, CALM.model_copy(update={"cameras": ()}))
+    samples = dataset(folder, CALM.model_copy(update={"robot": BLIND}))
     heard = Counter(told(samples[at(5, epoch)]) for epoch in range(1500))
     short, (simple,), long = TEXTS["instruction"], TEXTS["simplified_instruction"], TEXTS["expanded_instruction"]
     shares = [heard[short], heard[simple], heard[long[0]] + heard[long[1]]]
@@ -424,7 +587,7 @@ def test_each_kind_of_instruction_is_drawn_a_third_of_the_time(folder):
 
 
 def test_noise_and_diffusion_steps_belong_to_the_sample(folder):
-    samples = dataset(folder, CALM.model_copy(update={"cameras": ()}))
+    samples = dataset(folder, CALM.model_copy(update={"robot": BLIND}))
     drawn = [samples[at(5, epoch)] for epoch in range(2000)]
     noise = torch.stack([sample["noise"] for sample in drawn])
     assert noise.shape[1:] == (HORIZON, 128) and abs(noise.mean()) < 0.005 and abs(noise.std() - 1) < 0.005
@@ -531,6 +694,6 @@ def test_blur_keeps_the_mean_and_a_turned_hue_the_luma():
 
 
 def test_settings_refuse_what_cannot_be():
-    for wrong in ({"dropout": 1.5}, {"cameras": ("cam_low",)}, {"background": (0, 0)}, {"arms": 3}):
+    for wrong in ({"dropout": 1.5}, {"robot": {"cameras": {"low": "cam_low"}}}, {"background": (0, 0)}, {"robot": "spot"}):
         with pytest.raises(ValidationError):
             Data(**wrong)

@@ -13,8 +13,8 @@ from ablation.errors import UserError
 from ablation.systems.rdt import diffusion
 from ablation.systems.rdt.model.layers import RmsNorm
 from ablation.systems.rdt.model.positions import image_table
-from ablation.systems.rdt.model.runner import Observation, RDTRunner
-from ablation.systems.rdt.settings import Architecture, Images
+from ablation.systems.rdt.model.runner import Observation, RDTRunner, adaptor
+from ablation.systems.rdt.settings import Adaptors, Architecture, Images
 from ablation.systems.rdt.weights import load_weights
 from ablation.training.recompute import chosen, recompute
 
@@ -182,3 +182,15 @@ def test_an_absent_file_says_where_it_comes_from(tmp_path, rdt):
 def test_impossible_sizes_are_refused(sizes, words):
     with pytest.raises(ValidationError, match=words):
         Architecture.model_validate({**TINY.model_dump(), **sizes})
+
+
+@pytest.mark.parametrize(("layers", "names"), [(1, ["weight", "bias"]), (2, ["0.weight", "0.bias", "2.weight", "2.bias"])])
+def test_adaptors_have_the_names_of_the_release(layers, names):
+    """models/rdt_runner.py, build_condition_adapter: `linear` is one layer, `mlp2x_gelu` two with a GELU between them."""
+    assert list(adaptor(layers, 3, 4).state_dict()) == names
+
+
+def test_a_network_with_linear_adaptors_runs():
+    model = RDTRunner(TINY.model_copy(update={"adaptors": Adaptors(lang=1, img=1, state=1)}))
+    assert {"lang_adaptor.weight", "img_adaptor.weight", "state_adaptor.weight"} <= set(model.state_dict())
+    assert step(model).isfinite() and model.img_adaptor.weight.grad is not None

@@ -14,7 +14,6 @@ from ablation.settings import Training
 from ablation.systems.base import Draw
 from ablation.systems.rdt.data.episode import recording
 from ablation.systems.rdt.data.episodes import find_episodes
-from ablation.systems.rdt.data.unified import GRIPPERS
 from ablation.systems.rdt.policy import Policy
 from ablation.systems.rdt.settings import Architecture, Augment, Data, Evaluation, Model, SystemSettings
 from ablation.systems.rdt.simulation import camera
@@ -25,7 +24,7 @@ from ablation.systems.rdt.simulation.sheet import write_sheet
 from ablation.systems.rdt.simulation.task import APART, DOMAINS, FREQUENCY, HOLD, LIMIT, SIDES, TOLERANCE
 from ablation.systems.rdt.simulation.world import HOME, NAMED, World
 
-DATA = Data(arms=1, cameras=camera.CAMERAS, min_steps=20, image_size=64, text_length=100, augment=Augment(share=0))
+DATA = Data(robot="one_arm", min_steps=20, image_size=64, text_length=100, augment=Augment(share=0))
 SEED, COUNT, HISTORY, HORIZON = 3, 6, 2, 8
 
 
@@ -89,10 +88,10 @@ def test_every_episode_can_be_told_apart_and_done():
 
 def test_the_joints_go_where_they_are_told_and_are_read_in_the_units_of_aloha():
     world = started()
-    target = np.array([0.3, -0.2, 0.4, 0.2, 1.2, -0.3, 0.5 * GRIPPERS["action"]["right"]])
+    target = np.array([0.3, -0.2, 0.4, 0.2, 1.2, -0.3, 0.5])
     drive(world, [target] * FREQUENCY)
     np.testing.assert_allclose(world.qpos[:6], target[:6], atol=2e-3)
-    assert world.qpos[6] == pytest.approx(0.5 * GRIPPERS["state"]["right"], rel=0.01)
+    assert world.qpos[6] == pytest.approx(0.5, rel=0.01)
 
 
 def test_the_blocks_are_real_and_the_table_is_too():
@@ -237,8 +236,8 @@ def test_a_sheet_shows_the_first_and_the_last_moment(tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     height, width = camera.HEIGHT, camera.WIDTH
     assert sheet.shape == (2 * 2 * height, 3 * 2 * width, 3)
-    np.testing.assert_array_equal(sheet[: 2 * height : 2, : 2 * width : 2], rollout.frames[0]["cam_high"])
-    np.testing.assert_array_equal(sheet[2 * height :: 2, -2 * width :: 2], rollout.frames[-1]["cam_right_wrist"])
+    np.testing.assert_array_equal(sheet[: 2 * height : 2, : 2 * width : 2], rollout.frames[0]["exterior"])
+    np.testing.assert_array_equal(sheet[2 * height :: 2, -2 * width :: 2], rollout.frames[-1]["right_wrist"])
 
 
 # --- cameras ---------------------------------------------------------------------------------------------------------
@@ -246,9 +245,9 @@ def test_a_sheet_shows_the_first_and_the_last_moment(tmp_path):
 
 def pixel(world: World, name: str, point) -> tuple[int, int]:
     """Row and column at which a pinhole camera shows ``point``."""
-    eye = world.data.camera(name)
+    eye = world.data.camera(camera.CAMERAS[name])
     x, y, z = eye.xmat.reshape(3, 3).T @ (point - eye.xpos)
-    focal = camera.HEIGHT / 2 / np.tan(np.radians(world.model.camera(name).fovy[0]) / 2)
+    focal = camera.HEIGHT / 2 / np.tan(np.radians(world.model.camera(camera.CAMERAS[name]).fovy[0]) / 2)
     return int(camera.HEIGHT / 2 + focal * y / z), int(camera.WIDTH / 2 - focal * x / z)
 
 
@@ -262,10 +261,10 @@ def shown_colour(rgb) -> str:
 def test_the_camera_shows_both_blocks_where_they_are(side):
     for number in range(20):
         world = started(side, number)
-        seen = camera.picture(world, "cam_high")
+        seen = camera.picture(world, "exterior")
         for block, colour in enumerate(DOMAINS[side].colours):
             assert (
-                shown_colour(seen[pixel(world, "cam_high", np.add(middle(world, block), (0, 0, 0.02)))].astype(float)) == colour
+                shown_colour(seen[pixel(world, "exterior", np.add(middle(world, block), (0, 0, 0.02)))].astype(float)) == colour
             )
 
 
@@ -273,7 +272,7 @@ def test_the_wrist_camera_shows_the_named_block_once_the_hand_is_there():
     for number in range(10):
         world = started(number=number)
         drive(world, plan(world))
-        seen = camera.picture(world, "cam_right_wrist").reshape(-1, 3).astype(float)
+        seen = camera.picture(world, "right_wrist").reshape(-1, 3).astype(float)
         coloured = seen[seen.max(axis=1) > 3 * seen.min(axis=1)]
         assert len(coloured) > 50 and np.mean([shown_colour(rgb) == world.colour for rgb in coloured]) > 0.5
 
@@ -323,7 +322,7 @@ def test_demonstrations_are_read_as_episodes(episodes):
 def test_recorded_actions_repeat_the_recorded_motion(episodes):
     for path in episodes.rglob("*.hdf5"):
         world = started(number=int(path.stem.split("_")[1]))
-        with recording(path) as opened:
+        with recording(path, DATA.mapping) as opened:
             for step, (action, qpos) in enumerate(zip(opened.file["action"], opened.file["observations/qpos"], strict=True)):
                 np.testing.assert_array_equal(world.qpos.astype(np.float32), qpos)
                 for name in camera.CAMERAS if step % 10 == 0 else ():
@@ -348,7 +347,7 @@ def test_a_policy_sees_what_the_network_was_trained_on(episodes):
 
     def replay(observations):
         met[observations[0].step] = observations[0]
-        with recording(episode.path) as opened:
+        with recording(episode.path, DATA.mapping) as opened:
             return opened.actions(observations[0].step, observations[0].step + 1)[None]
 
     rollouts(replay, "home", SEED, [number], execute=1, history=HISTORY)

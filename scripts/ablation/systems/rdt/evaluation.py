@@ -11,10 +11,9 @@ from torch.utils.data import default_collate
 
 from ablation.systems.base import Draw
 from ablation.systems.rdt.data.dataset import StepDataset
-from ablation.systems.rdt.data.unified import aloha_to_unified
 from ablation.systems.rdt.diffusion import sample
 from ablation.systems.rdt.encoders import ImageEncoder
-from ablation.systems.rdt.metrics import sample_errors, state_norm
+from ablation.systems.rdt.metrics import sample_errors
 from ablation.systems.rdt.model.runner import Observation, observation_of
 from ablation.systems.rdt.policy import Policy
 from ablation.systems.rdt.settings import Evaluation, SystemSettings
@@ -40,7 +39,7 @@ class Predicted(NamedTuple):
 def predict(model: nn.Module, samples: StepDataset, count: int, evaluation: Evaluation, device: torch.device) -> Predicted:
     """Predict the actions of ``count`` steps, evenly spread. Each begins from noise of its own."""
     indices = spread(len(samples), count)
-    norms = [state_norm(aloha_to_unified(qpos)[0]) for qpos, _ in samples.joints]
+    norms = [torch.from_numpy(norm).float() for norm in samples.norms]
     rows, actions, recorded = [], [], []
     for chosen in _batches(indices, evaluation.batch):
         batch = default_collate([samples[Draw(0, 0, 0, index)] for index in chosen])

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ablation.systems.rdt.data.images import empty, square
 from ablation.systems.rdt.data.tokens import EncodeImages, TextTokens
-from ablation.systems.rdt.data.unified import aloha_to_unified, unified_to_aloha
+from ablation.systems.rdt.data.unified import Mapping
 from ablation.systems.rdt.diffusion import sample
 from ablation.systems.rdt.model.runner import Observation
-from ablation.systems.rdt.settings import CAMERAS, SystemSettings
+from ablation.systems.rdt.robots import VIEWS
+from ablation.systems.rdt.settings import SystemSettings
 from ablation.systems.rdt.simulation.rollout import Observation as Seen
 
 
@@ -25,18 +26,19 @@ class Policy:
         self.model, self.settings, self.text, self.encode, self.device = model, settings, text, encode, device
 
     def __call__(self, seen: Sequence[Seen]) -> NDArray[np.float32]:
-        """The next actions of N robots [N, H, J], in ALOHA's units."""
-        a, arms = self.settings.model.architecture, self.settings.data.arms
+        """The next actions of N robots [N, H, J], as recorded."""
+        a = self.settings.model.architecture
         noise = torch.from_numpy(np.stack([_noise(one, (a.horizon, a.action_dim)) for one in seen]))
         observation = Observation(*(value.to(self.device) for value in self.observe(seen)))
         actions = sample(self.model, observation, noise.to(self.device), self.settings.evaluation.sampling_steps)
-        joints = unified_to_aloha(actions.flatten(0, 1).cpu().numpy(), arms, "action")
+        joints = Mapping(self.settings.data.mapping.action).back(actions.flatten(0, 1).cpu().numpy())
         return joints.reshape(len(seen), a.horizon, -1)
 
     def observe(self, seen: Sequence[Seen]) -> Observation:
         """What the network is told of N robots, as of the recorded steps that it was trained on."""
         told = [self.text(one.instruction) for one in seen]
-        states, mask = aloha_to_unified(np.stack([one.qpos for one in seen]))
+        mapping = Mapping(self.settings.data.mapping.state)
+        states, mask = mapping.to_unified(np.stack([one.qpos for one in seen])), mapping.mask
         return Observation(
             lang_tokens=torch.stack([tokens for tokens, _ in told]),
             lang_mask=torch.stack([counts for _, counts in told]),
@@ -50,11 +52,11 @@ class Policy:
         """Tokens [N, I, D] of the images of each robot; background where there is none."""
         data, history = self.settings.data, self.settings.model.architecture.images.history
         images = [empty(data.image_size, data.background)]
-        places = torch.zeros(len(seen), history, len(CAMERAS), dtype=torch.long)
+        places = torch.zeros(len(seen), history, len(VIEWS), dtype=torch.long)
         for number, one in enumerate(seen):
             for age, pictures in enumerate(one.images, start=history - len(one.images)):
-                for camera, picture in pictures.items():
-                    places[number, age, CAMERAS.index(camera)] = len(images)
+                for view, picture in pictures.items():
+                    places[number, age, VIEWS.index(view)] = len(images)
                     images.append(square(picture, data.image_size, data.background))
         return self.encode(torch.stack(images))[places].flatten(1, 3)
 

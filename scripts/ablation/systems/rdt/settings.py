@@ -1,13 +1,15 @@
 """The settings of the ``rdt`` system: the network, its frozen encoders, the data, the evaluation."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from ablation.parts import Part
 from ablation.settings import Depth, Fraction, Hub, Metric, Place, Settings, Size, Strict
+from ablation.systems.rdt.robots import ROBOTS, VIEWS, Preset, Robot, View
 from ablation.systems.rdt.simulation.task import FREQUENCY, Side
+from ablation.systems.rdt.slots import UNIFIED
 
 
 class Adaptors(Strict):
@@ -92,13 +94,6 @@ class Model(Strict):
     """Sizes of the network; left out, those of RDT-1B."""
 
 
-Camera = Literal["cam_high", "cam_right_wrist", "cam_left_wrist"]
-CAMERAS: tuple[Camera, ...] = get_args(Camera)
-"""ALOHA's cameras in the order of the network's image tokens: exterior, right wrist, left wrist."""
-
-UNIFIED = 128
-"""Entries of the unified vector of states and actions."""
-
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -138,7 +133,7 @@ class Simulation(Strict):
 
 
 class Data(Strict):
-    """Episodes of an ALOHA robot as HDF5 files, and how their steps become samples."""
+    """Episodes of a robot as HDF5 files, and how their steps become samples."""
 
     source: Literal["aloha", "simulation"] = "aloha"
     """aloha: episodes under `root`; simulation: recorded by the workflow."""
@@ -153,11 +148,9 @@ class Data(Strict):
     min_steps: PositiveInt = 128
     """Shorter episodes are bad."""
     still: NonNegativeFloat = 1e-2
-    """Steps before the first joint has moved by more than this (rad; grippers as recorded) are left out."""
-    arms: Literal[1, 2] = 2
-    """Arms of the robot; a single one uses the slots of the right one."""
-    cameras: tuple[Camera, ...] = CAMERAS
-    """Cameras of the robot; the network sees `background` for those that it lacks."""
+    """Steps before the first joint has moved by more than this (as recorded) are left out."""
+    robot: Preset | Robot = "agilex"
+    """What the recorded numbers are: agilex, the release's machine; aloha, Stanford's ALOHA and ACT; one_arm; or a mapping."""
     jpeg: Literal["bgr", "rgb"] = "bgr"
     """Order of the colours in the JPEG files; ALOHA's recorder hands RGB to OpenCV, which takes it for BGR and swaps it."""
     text_length: PositiveInt = 1024
@@ -169,7 +162,7 @@ class Data(Strict):
     frequency: PositiveInt = 25
     """Control frequency of the robot, in Hz."""
     noise_snr: float | None = 40.0
-    """Signal-to-noise ratio of the states, in dB, against their standard deviation; null: no noise."""
+    """Signal-to-noise ratio of the states, in dB, against their standard deviation in their episode; null: no noise."""
     dropout: Fraction = 0.1
     """Probability with which each condition (frequency, state, mask, each image, text) is hidden."""
     augment: Augment = Augment()
@@ -184,12 +177,22 @@ class Data(Strict):
         return self
 
     @property
+    def mapping(self) -> Robot:
+        """The robot, where it is named by a preset, too."""
+        return ROBOTS[self.robot] if isinstance(self.robot, str) else self.robot
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What its cameras show, in the order of the network's image tokens; the network sees `background` for others."""
+        return tuple(view for view in VIEWS if view in self.mapping.cameras)
+
+    @property
     def versions(self) -> int:
         """Of every image in the cache: as it is, and changed."""
         return 1 + (self.augment.versions if self.augment.share else 0)
 
 
-SIMULATED = {"arms": 1, "cameras": ("cam_high", "cam_right_wrist"), "jpeg": "bgr", "frequency": FREQUENCY}
+SIMULATED = {"robot": "one_arm", "jpeg": "bgr", "frequency": FREQUENCY}
 
 
 class Evaluation(Strict):
@@ -228,9 +231,9 @@ class SystemSettings(Settings):
         a = self.model.architecture
         if a.action_dim != UNIFIED:
             raise ValueError(f"model.architecture.action_dim = {a.action_dim}: the unified vector has {UNIFIED} entries")
-        if a.images.cameras != len(CAMERAS):
+        if a.images.cameras != len(VIEWS):
             raise ValueError(
-                f"model.architecture.images.cameras = {a.images.cameras}: there are {len(CAMERAS)}, also for a robot with fewer"
+                f"model.architecture.images.cameras = {a.images.cameras}: there are {len(VIEWS)}, also for a robot with fewer"
             )
         if self.data.text_length > a.lang_length:
             raise ValueError(
@@ -278,12 +281,12 @@ class SystemSettings(Settings):
         """The episodes, then the embeddings of their instructions and of their images."""
         data, encoders = self.data, self.model.encoders
         memory = {"demo": 4, "full": 32}[self.scale]
-        examined = data.model_dump(mode="json", include={"source", "bad", "min_steps", "still", "arms", "cameras", "jpeg"})
+        examined = data.model_dump(mode="json", include={"source", "bad", "min_steps", "still", "robot", "jpeg"})
         simulated = {"simulation": data.simulation.model_dump()}
         where = simulated if data.source == "simulation" else {"root": str(PurePosixPath(data.root))}
         episodes = Part("episodes", data.source, {**examined, **where})
         text = Part("text", data.source, {"encoder": encoders.text}, (episodes,), gpus=1, mem_gib=memory)
-        seen = data.model_dump(mode="json", include={"cameras", "jpeg", "image_size", "background"})
+        seen = data.model_dump(mode="json", include={"robot", "jpeg", "image_size", "background"})
         changes = {**data.augment.model_dump(), "share": 1} if data.augment.share else {"share": 0}
         images = {"encoder": encoders.image, "data": {**seen, "augment": changes}}
         return [episodes, text, Part("image", data.source, images, (episodes,), gpus=1, mem_gib=memory)]

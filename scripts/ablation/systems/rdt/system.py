@@ -117,7 +117,7 @@ class System:
     def _missing_episodes(self) -> list[str]:
         """No episodes; where there are some, a warning of the disk that they will take."""
         data, a = self.settings.data, self.settings.model.architecture
-        steps = count_steps(Path(data.root))
+        steps = count_steps(Path(data.root), data.mapping)
         if steps == 0:
             return [f"data: there is no *.hdf5 file with an episode below {data.root}; see docs/data.md for the layout"]
         if (needed := cache_bytes(steps, data, a.images.patches, a.img_dim)) > LARGE:

@@ -14,9 +14,10 @@ from ablation.systems.rdt.data.dropout import Hidden, draw_hidden, nothing_hidde
 from ablation.systems.rdt.data.episode import Episode, recording
 from ablation.systems.rdt.data.statistics import statistics_of
 from ablation.systems.rdt.data.tokens import Tokens
-from ablation.systems.rdt.data.unified import aloha_to_unified
+from ablation.systems.rdt.data.unified import Mapping
 from ablation.systems.rdt.diffusion import STEPS
-from ablation.systems.rdt.settings import CAMERAS, Data
+from ablation.systems.rdt.robots import VIEWS
+from ablation.systems.rdt.settings import Data
 
 
 class Chance(IntEnum):
@@ -34,17 +35,26 @@ class StepDataset(Dataset[dict[str, Tensor]]):
 
     A sample holds ``state`` [1, 128] and its ``mask`` [1, 128]; ``actions`` [horizon, 128], from the same step on, the last
     of the episode repeated; ``noise`` of their shape and ``diffusion``, the diffusion step; ``lang_tokens`` [L, D], fp16, and
-    ``lang_mask`` [L]; ``img_tokens`` [history * 3 * P, D], fp16, older first, cameras in the order of ``CAMERAS``;
+    ``lang_mask`` [L]; ``img_tokens`` [history * 3 * P, D], fp16, older first, cameras in the order of ``VIEWS``;
     ``frequency`` in Hz.
     """
 
     def __init__(self, episodes: Sequence[Episode], tokens: Tokens, data: Data, horizon: int, history: int, train: bool):
         self.episodes, self.tokens, self.data = list(episodes), tokens, data
         self.horizon, self.history, self.train = horizon, history, train
-        self.joints = [_joints(episode) for episode in self.episodes]
-        """Positions and targets of the steps in use of each episode, [N, J] both, as recorded."""
-        self.statistics = statistics_of(aloha_to_unified(qpos)[0] for qpos, _ in self.joints)
-        self.ends = np.cumsum([len(qpos) for qpos, _ in self.joints])
+        self.states, self.actions = Mapping(data.mapping.state), Mapping(data.mapping.action)
+        recorded = [_recorded(episode, data) for episode in self.episodes]
+        self.recorded = [
+            (states[e.first :], actions[e.first :]) for e, (states, actions) in zip(self.episodes, recorded, strict=True)
+        ]
+        """Positions [N, J] and targets [N, K] of the steps in use of each episode, as recorded."""
+        whole = [self.states.to_unified(states).astype(np.float64) for states, _ in recorded]
+        self.spreads = [states.std(axis=0).astype(np.float32) for states in whole]
+        """Of each episode [128], over all its steps, the still ones at its beginning, too, as in the release."""
+        self.norms = [np.sqrt((states**2).mean(axis=0)) for states in whole]
+        """The same of the root mean square."""
+        self.statistics = statistics_of(self.states.to_unified(states) for states, _ in self.recorded)
+        self.ends = np.cumsum([len(states) for states, _ in self.recorded])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -58,7 +68,7 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self.ends, index, side="right"))
-        return number, len(self.joints[number][0]) - int(self.ends[number]) + index
+        return number, len(self.recorded[number][0]) - int(self.ends[number]) + index
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         """The sample of ``draw``; all randomness comes from its seed, epoch and index, in evaluation from its index alone."""
@@ -83,20 +93,19 @@ class StepDataset(Dataset[dict[str, Tensor]]):
 
     def _hidden(self, draw: Draw) -> Hidden:
         if not self.train:
-            return nothing_hidden(self.history, len(CAMERAS))
-        return draw_hidden(generator(draw, Chance.HIDDEN), self.data.dropout, self.history, len(CAMERAS))
+            return nothing_hidden(self.history, len(VIEWS))
+        return draw_hidden(generator(draw, Chance.HIDDEN), self.data.dropout, self.history, len(VIEWS))
 
     def _state(self, number: int, step: int, hidden: Hidden, draw: Draw) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        state, mask = aloha_to_unified(self.joints[number][0][step : step + 1])
+        state, mask = self.states.to_unified(self.recorded[number][0][step : step + 1]), self.states.mask
         if self.train and self.data.noise_snr is not None:
-            std = self.statistics.state_std.astype(np.float32)
-            state = noisy(generator(draw, Chance.NOISE), state, std, self.data.noise_snr)
+            state = noisy(generator(draw, Chance.NOISE), state, self.spreads[number], self.data.noise_snr)
         if hidden.state:
             state = self.statistics.state_mean.astype(np.float32)[None]
         return state, np.zeros_like(mask)[None] if hidden.mask else mask[None]
 
     def _actions(self, number: int, step: int) -> NDArray[np.float32]:
-        actions = aloha_to_unified(self.joints[number][1][step : step + self.horizon], "action")[0]
+        actions = self.actions.to_unified(self.recorded[number][1][step : step + self.horizon])
         return np.pad(actions, ((0, self.horizon - len(actions)), (0, 0)), mode="edge")
 
     def _text(self, episode: Episode, draw: Draw) -> str:
@@ -111,12 +120,12 @@ class StepDataset(Dataset[dict[str, Tensor]]):
         """The images at ``step`` and before; steps that are not in use count as not there."""
         found = []
         for age, at in enumerate(range(step - self.history + 1, step + 1)):
-            for number, camera in enumerate(CAMERAS):
-                if camera not in self.data.cameras or at < 0 or hidden.images[age, number]:
+            for number, view in enumerate(VIEWS):
+                if view not in self.data.views or at < 0 or hidden.images[age, number]:
                     found.append(self.tokens.images.background)
                 else:
                     version = self._version(generator(draw, Chance.IMAGES, age, number)) if self.train else 0
-                    found.append(self.tokens.images(episode, at, self.data.cameras.index(camera), version))
+                    found.append(self.tokens.images(episode, at, self.data.views.index(view), version))
         return torch.cat(found)
 
     def _version(self, rng: np.random.Generator) -> int:
@@ -131,12 +140,11 @@ def generator(draw: Draw, chance: Chance, *which: int) -> np.random.Generator:
 
 
 def noisy(rng: np.random.Generator, state: NDArray[np.float32], std: NDArray[np.float32], snr: float) -> NDArray[np.float32]:
-    """``state`` [1, 128] with noise ``snr`` dB below the spread ``std`` [128] of the data."""
+    """``state`` [1, 128] with noise ``snr`` dB below the spread ``std`` [128] of its episode (train/dataset.py)."""
     return state + rng.standard_normal(state.shape, np.float32) * std * np.float32(10 ** (-snr / 20))
 
 
-def _joints(episode: Episode) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Positions and targets of the steps in use. They are small; the file is not opened again."""
-    with recording(episode.path) as opened:
-        found = opened.qpos(episode.first, episode.steps), opened.actions(episode.first, episode.steps)
-    return found[0].astype(np.float32), found[1].astype(np.float32)
+def _recorded(episode: Episode, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Positions and targets of all steps. They are small; the file is not opened again."""
+    with recording(episode.path, data.mapping) as opened:
+        return opened.states().astype(np.float32), opened.actions().astype(np.float32)

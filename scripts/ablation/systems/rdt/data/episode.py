@@ -1,11 +1,11 @@
-"""One episode of an ALOHA robot: an HDF5 file, and the instructions of its folder.
+"""One episode of a robot: an HDF5 file with states [T, J], actions [T, K] and pictures, T files or [T, H, W, 3].
 
-/observations/qpos [T, J] and /action [T, J] (J = 7 an arm), /observations/images/<camera> with T JPEG files or [T, H, W, 3].
+Its instruction stands in the file itself, in NAME.json beside it, or in the folder's file, whichever comes first.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from ablation.errors import UserError
 from ablation.outside import MIB, leads_out, read_json
 from ablation.systems.opening import read_rgb
-from ablation.systems.rdt.data.unified import ARM
+from ablation.systems.rdt.data.ranges import Range, range_of
+from ablation.systems.rdt.data.unified import Mapping
+from ablation.systems.rdt.robots import Robot, View
 from ablation.systems.rdt.settings import Data
 
-QPOS, ACTION, IMAGES = "observations/qpos", "action", "observations/images"
 INSTRUCTIONS = "expanded_instruction_gpt-4-turbo.json"
 INSTRUCTION_KINDS = ("instruction", "simplified_instruction", "expanded_instruction")
+IN_FILE = ("instruction", "language_instruction", "language_raw", "task")  # attributes or datasets, as recorders name it
 UNREADABLE = (Exception,)  # h5py raises whatever a damaged file leads it to
 MOST_STEPS = 1_000_000
 MOST_PIXELS = 25_000_000  # of an image
@@ -69,7 +71,9 @@ class Episode:
     first: int
     """The first step that is used: the one whose action begins the motion."""
     instructions: tuple[tuple[str, ...], ...]
-    """Sentences of each of ``INSTRUCTION_KINDS``."""
+    """Sentences of each kind that there is, of ``INSTRUCTION_KINDS``; the original ones first."""
+    ranges: tuple[Range, Range] | None = field(default=None, compare=False, repr=False)
+    """Of states and actions, as it is examined."""
 
     @property
     def instruction(self) -> str:
@@ -86,27 +90,27 @@ class _Bad(Exception):
 class Recording:
     """An open file of an episode; everything is read when it is asked for."""
 
-    def __init__(self, file: h5py.File):
-        self.file = file
+    def __init__(self, file: h5py.File, robot: Robot):
+        self.file, self.robot = file, robot
 
-    def qpos(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Joints of the steps ``start`` to ``stop`` [N, J]."""
-        return self.file[QPOS][start:stop].astype(np.float64)
+    def states(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+        """Positions of the steps ``start`` to ``stop`` [N, J]."""
+        return self.file[self.robot.state.key][start:stop].astype(np.float64)
 
-    def actions(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Target joints of the steps ``start`` to ``stop`` [N, J]; fewer at the end."""
-        return self.file[ACTION][start:stop].astype(np.float64)
+    def actions(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+        """Targets of the steps ``start`` to ``stop`` [N, K]; fewer at the end."""
+        return self.file[self.robot.action.key][start:stop].astype(np.float64)
 
-    def image(self, camera: str, step: int, jpeg: str) -> NDArray[np.uint8]:
-        """What ``camera`` saw at ``step`` [H, W, 3], RGB; ``jpeg`` is the order of the colours in JPEG files."""
-        return decoded(self.file[f"{IMAGES}/{camera}"][step], jpeg)
+    def image(self, view: View, step: int, jpeg: str) -> NDArray[np.uint8]:
+        """What a camera saw at ``step`` [H, W, 3], RGB; ``jpeg`` is the order of the colours in JPEG files."""
+        return decoded(self.file[self.robot.cameras[view]][step], jpeg)
 
 
 @contextmanager
-def recording(path: Path) -> Iterator[Recording]:
+def recording(path: Path, robot: Robot) -> Iterator[Recording]:
     """The file of an episode, open as long as needed: no handle crosses into another process."""
     with h5py.File(path, "r", locking="best-effort") as file:
-        yield Recording(file)
+        yield Recording(file, robot)
 
 
 def decoded(stored: NDArray | bytes, jpeg: str) -> NDArray[np.uint8]:
@@ -125,49 +129,53 @@ def examine(root: Path, path: Path, data: Data) -> Episode | Fault:
     if leads_out(root, path):
         return Fault(path, Reason.OUTSIDE, str(path.resolve()))
     try:
-        with recording(path) as opened:
-            steps, first = _examine_recording(opened, data)
+        with recording(path, data.mapping) as opened:
+            steps, first, ranges = _examine_recording(opened, data)
+            instructions = _in_file(opened.file) or _beside(path)
         name = path.relative_to(root).with_suffix("").as_posix()
-        return Episode(name, path, steps, first, _instructions(path.parent / INSTRUCTIONS))
+        return Episode(name, path, steps, first, instructions, ranges)
     except _Bad as bad:
         return Fault(path, bad.reason, bad.detail)
     except UNREADABLE as error:
         return Fault(path, Reason.UNREADABLE, str(error))
 
 
-def read_image(opened: Recording, path: Path, camera: str, step: int, jpeg: str) -> NDArray[np.uint8]:
+def read_image(opened: Recording, path: Path, view: View, step: int, jpeg: str) -> NDArray[np.uint8]:
     """As :meth:`Recording.image`; an image that turns out to be broken is an error that names it."""
     try:
-        return opened.image(camera, step, jpeg)
+        return opened.image(view, step, jpeg)
     except UNREADABLE as error:
-        raise UserError(f"{path}: {camera}, step {step}: {error}; remove the episode") from error
+        raise UserError(f"{path}: {opened.robot.cameras[view]}, step {step}: {error}; remove the episode") from error
 
 
-def first_moving(qpos: NDArray, still: float) -> int | None:
-    """The last step before any joint of ``qpos`` [T, J] is more than ``still`` from where it began; None if none ever is."""
-    moved = (np.abs(qpos - qpos[:1]) > still).any(axis=1)
+def first_moving(states: NDArray, still: float) -> int | None:
+    """The last step before any number of ``states`` [T, J] is more than ``still`` from where it began; None if none ever is."""
+    moved = (np.abs(states - states[:1]) > still).any(axis=1)
     return int(moved.argmax()) - 1 if moved.any() else None
 
 
-def _examine_recording(opened: Recording, data: Data) -> tuple[int, int]:
-    """Steps of the episode, and the first to use."""
-    names = [QPOS, ACTION, *(f"{IMAGES}/{camera}" for camera in data.cameras)]
+def _examine_recording(opened: Recording, data: Data) -> tuple[int, int, tuple[Range, Range]]:
+    """Steps of the episode, the first to use, and the ranges of states and actions."""
+    robot = data.mapping
+    vectors = [Mapping(robot.state), Mapping(robot.action)]
+    names = dict.fromkeys([*(vector.key for vector in vectors), *(robot.cameras[view] for view in data.views)])
     datasets = {name: _dataset(opened.file, name) for name in names}
-    for name in (QPOS, ACTION):
-        _check_joints(datasets[name], name, data.arms * ARM)
-    for name in names[2:]:
-        _check_images(datasets[name], name)
+    for vector in vectors:
+        _check_numbers(datasets[vector.key], vector.key, vector.width)
+    for view in data.views:
+        _check_images(datasets[robot.cameras[view]], robot.cameras[view])
     steps = _common_length(datasets)
     if steps < data.min_steps:
         raise _Bad(Reason.SHORT, f"{steps} steps, fewer than {data.min_steps}")
-    for name in (QPOS, ACTION):
-        _check_finite(datasets[name][:], name)
-    first = first_moving(opened.qpos(0, steps), data.still)
+    states, actions = opened.states(), opened.actions()
+    for vector, values in zip(vectors, (states, actions), strict=True):
+        _check_finite(values, vector.key)
+    first = first_moving(states, data.still)
     if first is None:
-        raise _Bad(Reason.STILL, f"no joint moves by more than {data.still:g} in {steps} steps")
-    for camera in data.cameras:
-        _check_decodable(opened, camera, steps, data.jpeg)
-    return steps, first
+        raise _Bad(Reason.STILL, f"nothing moves by more than {data.still:g} in {steps} steps")
+    for view in data.views:
+        _check_decodable(opened, view, steps, data.jpeg)
+    return steps, first, (range_of(states, vectors[0]), range_of(actions, vectors[1]))
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -191,7 +199,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
-def _check_joints(dataset: h5py.Dataset, name: str, width: int) -> None:
+def _check_numbers(dataset: h5py.Dataset, name: str, width: int) -> None:
     if dataset.ndim != 2 or dataset.shape[1] != width or dataset.dtype.kind not in "fiu":
         raise _Bad(Reason.SHAPE, f"/{name} is {dataset.dtype} {list(dataset.shape)}, not numbers [T, {width}]")
 
@@ -208,7 +216,7 @@ def _common_length(datasets: dict[str, h5py.Dataset]) -> int:
     lengths = {name: len(dataset) for name, dataset in datasets.items()}
     if len(set(lengths.values())) > 1:
         raise _Bad(Reason.LENGTHS, ", ".join(f"/{name} {length}" for name, length in lengths.items()))
-    return lengths[QPOS]
+    return next(iter(lengths.values()))
 
 
 def _check_finite(values: NDArray, name: str) -> None:
@@ -217,21 +225,44 @@ def _check_finite(values: NDArray, name: str) -> None:
         raise _Bad(Reason.NOT_FINITE, f"/{name} at step {int(wrong.argmax())}, {int(wrong.sum())} steps in all")
 
 
-def _check_decodable(opened: Recording, camera: str, steps: int, jpeg: str) -> None:
+def _check_decodable(opened: Recording, view: View, steps: int, jpeg: str) -> None:
     for step in range(steps):
         try:
-            opened.image(camera, step, jpeg)
+            opened.image(view, step, jpeg)
         except UNREADABLE as error:
-            raise _Bad(Reason.IMAGE, f"/{IMAGES}/{camera}, step {step}: {error}") from error
+            raise _Bad(Reason.IMAGE, f"/{opened.robot.cameras[view]}, step {step}: {error}") from error
+
+
+def _in_file(file: h5py.File) -> tuple[tuple[str, ...], ...] | None:
+    """The instruction that the file itself holds, as an attribute or a dataset of one text."""
+    for name in IN_FILE:
+        stored = file.attrs.get(name)
+        if isinstance(file.get(name, getlink=True), h5py.HardLink):
+            dataset = file[name]
+            stored = dataset[()] if isinstance(dataset, h5py.Dataset) and dataset.shape == () and not dataset.external else None
+        text = stored.decode("utf-8") if isinstance(stored, bytes) else stored
+        if isinstance(text, str) and text.strip():
+            return ((text,),)
+    return None
+
+
+def _beside(path: Path) -> tuple[tuple[str, ...], ...]:
+    """The instructions of the episode's own file NAME.json, or else of its folder's."""
+    own = path.with_suffix(".json")
+    return _instructions(own if own.is_file() else path.parent / INSTRUCTIONS)
 
 
 def _instructions(path: Path) -> tuple[tuple[str, ...], ...]:
-    """The sentences of each kind; a kind is a sentence or a list of them."""
+    """The sentences of each kind that there is; a kind is a sentence or a list of them. A text alone is the instruction."""
     try:
         written = read_json(path, MIB)
     except UserError as error:
         raise _Bad(Reason.INSTRUCTION, f"{path.name}: {error}") from error
-    return tuple(_sentences(written, kind, path) for kind in INSTRUCTION_KINDS)
+    written = {INSTRUCTION_KINDS[0]: written} if isinstance(written, str) else written
+    kinds = [
+        kind for kind in INSTRUCTION_KINDS if kind == INSTRUCTION_KINDS[0] or (isinstance(written, dict) and kind in written)
+    ]
+    return tuple(_sentences(written, kind, path) for kind in kinds)
 
 
 def _sentences(written: object, kind: str, path: Path) -> tuple[str, ...]:

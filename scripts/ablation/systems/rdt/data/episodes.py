@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from ablation.errors import UserError, readable
 from ablation.files import write_csv, write_json
-from ablation.systems.rdt.data.episode import ACTION, UNREADABLE, Episode, Fault, examine, recording
+from ablation.systems.rdt.data.episode import UNREADABLE, Episode, Fault, examine, recording
+from ablation.systems.rdt.data.ranges import check_ranges
+from ablation.systems.rdt.robots import Robot
 from ablation.systems.rdt.settings import Data
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,10 @@ class Found(NamedTuple):
 
 
 def find_episodes(root: Path, data: Data) -> Found:
-    """Examine every ``*.hdf5`` file below ``root``. UserError where ``data.bad`` is refuse and one is bad, or none is left."""
+    """Examine every ``*.hdf5`` file below ``root``.
+
+    UserError where ``data.bad`` is refuse and one is bad, where none is left, or where values cannot be right.
+    """
     paths = sorted(root.rglob("*.hdf5"))
     if not paths:
         raise UserError(f"data.root: no *.hdf5 file below {root}; put the episodes there, or name their folder")
@@ -43,15 +48,16 @@ def find_episodes(root: Path, data: Data) -> Found:
         raise UserError(f"data.root: none of the {len(paths)} episodes below {root} can be used{listed}")
     if found.faults:
         log.warning("%s and left out:%s", bad, listed)
+    check_ranges(root, data, [episode.ranges for episode in found.episodes])
     return found
 
 
-def count_steps(root: Path) -> int:
+def count_steps(root: Path, robot: Robot) -> int:
     """Steps of all episodes below ``root`` that can be opened: a quick look, which examines nothing."""
     steps = 0
     for path in root.rglob("*.hdf5"):
-        with suppress(*UNREADABLE), recording(path) as opened:
-            steps += len(opened.file[ACTION])
+        with suppress(*UNREADABLE), recording(path, robot) as opened:
+            steps += len(opened.file[robot.action.key])
     return steps
 
 

@@ -111,16 +111,16 @@ def embed_images(episodes: Sequence[Episode], encode: EncodeImages, data: Data, 
     for episode in tqdm(episodes, desc="embedding images", disable=None):
         path = out / image_file(episode)
         path.parent.mkdir(parents=True, exist_ok=True)
-        shape = (episode.steps - episode.first, len(data.cameras), data.versions, *background.shape)
+        shape = (episode.steps - episode.first, len(data.views), data.versions, *background.shape)
         tokens = open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-        with recording(episode.path) as opened:
+        with recording(episode.path, data.mapping) as opened:
             _embed_episode(opened, episode, encode, data, tokens)
         tokens.flush()
 
 
 def cache_bytes(steps: int, data: Data, patches: int, dim: int) -> int:
     """Disk that the images of so many steps take."""
-    return steps * len(data.cameras) * data.versions * patches * dim * np.dtype(np.float16).itemsize
+    return steps * len(data.views) * data.versions * patches * dim * np.dtype(np.float16).itemsize
 
 
 def _embed_episode(opened: Recording, episode: Episode, encode: EncodeImages, data: Data, tokens: NDArray[np.float16]) -> None:
@@ -133,8 +133,8 @@ def _embed_episode(opened: Recording, episode: Episode, encode: EncodeImages, da
 def _versions(opened: Recording, episode: Episode, data: Data) -> Iterator[Tensor]:
     """All images of an episode as the encoder takes them; a changed one is a pure function of its place and its number."""
     for step in range(episode.first, episode.steps):
-        for number, camera in enumerate(data.cameras):
-            image = fitted(read_image(opened, episode.path, camera, step, data.jpeg), data.image_size)
+        for number, view in enumerate(data.views):
+            image = fitted(read_image(opened, episode.path, view, step, data.jpeg), data.image_size)
             yield pasted(image, data.image_size, data.background)
             for version in range(1, data.versions):
                 rng = np.random.default_rng([zlib.crc32(episode.name.encode()), step, number, version])

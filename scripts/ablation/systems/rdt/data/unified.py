@@ -1,78 +1,40 @@
-"""The unified vector of RDT: 128 slots in which every robot finds its own, for states and actions alike.
-
-Slots as in the release (configs/state_vec.py). A robot with one arm uses the RIGHT slots.
-"""
-
-from typing import Literal
+"""From a robot's recorded numbers to RDT's unified vector, and back."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.systems.rdt.settings import UNIFIED
+from ablation.systems.rdt.robots import Vector
+from ablation.systems.rdt.slots import SLOTS, UNIFIED, slots_of
 
 SIZE = UNIFIED
-SLOTS = {
-    "right_arm_joints": range(10),
-    "right_gripper": range(10, 15),
-    "right_arm_velocities": range(15, 25),
-    "right_gripper_velocities": range(25, 30),
-    "right_eef_position": range(30, 33),
-    "right_eef_rotation": range(33, 39),
-    "right_eef_velocity": range(39, 42),
-    "right_eef_angular_velocity": range(42, 45),
-    "left_arm_joints": range(50, 60),
-    "left_gripper": range(60, 65),
-    "left_arm_velocities": range(65, 75),
-    "left_gripper_velocities": range(75, 80),
-    "left_eef_position": range(80, 83),
-    "left_eef_rotation": range(83, 89),
-    "left_eef_velocity": range(89, 92),
-    "left_eef_angular_velocity": range(92, 95),
-    "base_velocity": range(100, 102),
-    "base_angular_velocity": range(102, 103),
-}
-"""Joints in rad, positions in m, rotations as the first two columns of the matrix (6D), grippers 0 (closed) to 1 (open)."""
-
-Kind = Literal["state", "action"]
-ARM = 7  # six joints in rad, then the gripper
-GRIPPERS: dict[Kind, dict[str, float]] = {
-    "state": {"left": 4.7908, "right": 4.7888},
-    "action": {"left": 11.8997, "right": 13.9231},
-}
-"""What ALOHA's grippers read when open, by which the release divides (data/hdf5_vla_dataset.py)."""
 
 
-def aloha_to_unified(qpos: NDArray, kind: Kind = "state") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Joints [T, 14] (left arm, right arm) or [T, 7] (one arm) -> values [T, 128] and the mask [128] of the slots in use."""
-    arms = _arms(qpos.shape[-1])
-    slots, mask = aloha_slots(arms), np.zeros(SIZE, np.float32)
-    values = np.zeros((len(qpos), SIZE), np.float32)
-    values[:, slots] = qpos / _scales(arms, kind)
-    mask[slots] = 1
-    return values, mask
+class Mapping:
+    """The numbers of a :class:`Vector` in the unified vector: ``slots`` [J], those of the columns in use; ``mask`` [128]."""
 
+    def __init__(self, vector: Vector):
+        found = slots_of(vector.slots)
+        self.width, self.key = len(found), vector.key
+        self.columns = [column for column, slot in enumerate(found) if slot is not None]
+        self.slots = [slot for slot in found if slot is not None]
+        ranges = {slot: vector.ranges[part] for part in vector.ranges for slot in SLOTS[part]}
+        self._low, self._span = (
+            np.array([value(*ranges.get(slot, (0.0, 1.0))) for slot in self.slots])
+            for value in (lambda low, high: low, lambda low, high: high - low)
+        )
+        self.mask = np.zeros(SIZE, np.float32)
+        self.mask[self.slots] = 1
 
-def unified_to_aloha(values: NDArray, arms: int, kind: Kind = "state") -> NDArray[np.float32]:
-    """The way back: values [T, 128] -> joints [T, 7 * arms]."""
-    return (values[:, aloha_slots(arms)] * _scales(arms, kind)).astype(np.float32)
+    def to_unified(self, recorded: NDArray) -> NDArray[np.float32]:
+        """Numbers [T, J] -> values [T, 128]; slots without a number hold 0."""
+        if recorded.shape[-1] != self.width:
+            raise ValueError(f"{recorded.shape[-1]} numbers a step; the mapping has {self.width}")
+        values = np.zeros((len(recorded), SIZE), np.float32)
+        values[:, self.slots] = (recorded[:, self.columns] - self._low) / self._span
+        return values
 
-
-def aloha_slots(arms: int) -> list[int]:
-    """The slots of ALOHA's joints, in ALOHA's order."""
-    return [slot for side in _sides(arms) for slot in (*SLOTS[f"{side}_arm_joints"][: ARM - 1], SLOTS[f"{side}_gripper"][0])]
-
-
-def _sides(arms: int) -> tuple[str, ...]:
-    return ("left", "right") if arms == 2 else ("right",)
-
-
-def _arms(width: int) -> int:
-    if width not in (ARM, 2 * ARM):
-        raise ValueError(f"{width} joints; ALOHA has {ARM} or {2 * ARM}")
-    return width // ARM
-
-
-def _scales(arms: int, kind: Kind) -> NDArray[np.float64]:
-    scales = np.ones((arms, ARM))
-    scales[:, -1] = [GRIPPERS[kind][side] for side in _sides(arms)]
-    return scales.reshape(-1)
+    def back(self, values: NDArray) -> NDArray[np.float32]:
+        """The way back: values [T, 128] -> numbers [T, J]; those that are not used are 0."""
+        recorded = np.zeros((len(values), self.width), np.float32)
+        recorded[:, self.columns] = values[:, self.slots] * self._span + self._low
+        return recorded

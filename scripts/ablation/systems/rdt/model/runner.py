@@ -68,9 +68,9 @@ class RDTRunner(nn.Module):
         """Bring everything but the actions to the width of the network."""
         o = observation
         return Conditions(
-            lang=self.lang_adaptor(o.lang_tokens.to(self.lang_adaptor[0].weight.dtype)),
+            lang=self.lang_adaptor(o.lang_tokens.to(dtype_of(self.lang_adaptor))),
             lang_mask=o.lang_mask,
-            img=self.img_adaptor(o.img_tokens.to(self.img_adaptor[0].weight.dtype)),
+            img=self.img_adaptor(o.img_tokens.to(dtype_of(self.img_adaptor))),
             state=self.embed(o.state, o.action_mask),
             action_mask=o.action_mask,
             frequencies=o.frequencies,
@@ -79,11 +79,21 @@ class RDTRunner(nn.Module):
     def embed(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """States or actions [B, N, A] and their ``mask`` [B, 1, A] -> tokens [B, N, C]."""
         both = torch.cat([vectors, mask.to(vectors.dtype).expand_as(vectors)], dim=-1)
-        return self.state_adaptor(both.to(self.state_adaptor[0].weight.dtype))
+        return self.state_adaptor(both.to(dtype_of(self.state_adaptor)))
 
 
-def adaptor(layers: int, inside: int, outside: int) -> nn.Sequential:
-    """``layers`` linear layers from width ``inside`` to ``outside`` with a GELU (by tanh) between them."""
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The type of the weights of an adaptor's first layer."""
+    return (module[0] if isinstance(module, nn.Sequential) else module).weight.dtype
+
+
+def adaptor(layers: int, inside: int, outside: int) -> nn.Module:
+    """``layers`` linear layers from width ``inside`` to ``outside`` with a GELU (by tanh) between them (models/rdt_runner.py).
+
+    The release calls one layer ``linear``, two ``mlp2x_gelu``; the names of the weights follow.
+    """
+    if layers == 1:
+        return nn.Linear(inside, outside)
     modules: list[nn.Module] = [nn.Linear(inside, outside)]
     for _ in range(1, layers):
         modules += [nn.GELU(approximate="tanh"), nn.Linear(outside, outside)]

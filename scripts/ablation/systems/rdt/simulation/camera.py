@@ -6,11 +6,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.systems.rdt.settings import Camera
+from ablation.systems.rdt.robots import View
 from ablation.systems.rdt.simulation.world import World
 
-CAMERAS: tuple[Camera, ...] = ("cam_high", "cam_right_wrist")
-"""Those of a robot with only the right arm."""
+CAMERAS: dict[View, str] = {"exterior": "cam_high", "right_wrist": "cam_right_wrist"}
+"""Those of a robot with only the right arm, as robot.xml names them."""
 HEIGHT, WIDTH = 48, 64
 SKY = (0.82, 0.87, 0.92)
 LIGHT = np.array([0.4, 0.3, 0.85]) / np.linalg.norm([0.4, 0.3, 0.85])
@@ -18,18 +18,18 @@ LIGHT = np.array([0.4, 0.3, 0.85]) / np.linalg.norm([0.4, 0.3, 0.85])
 AMBIENT = 0.45
 """What a face turned away from the lamp has of its colour."""
 
-Pictures = dict[Camera, NDArray[np.uint8]]
+Pictures = dict[View, NDArray[np.uint8]]
 """What each camera sees [H, W, 3], RGB."""
 
 
 def pictures(world: World) -> Pictures:
     """What all cameras see now."""
-    return {camera: picture(world, camera) for camera in CAMERAS}
+    return {view: picture(world, view) for view in CAMERAS}
 
 
-def picture(world: World, camera: Camera) -> NDArray[np.uint8]:
-    """What ``camera`` sees now [H, W, 3], RGB."""
-    model, data = world.model, world.data
+def picture(world: World, view: View) -> NDArray[np.uint8]:
+    """What the camera of ``view`` sees now [H, W, 3], RGB."""
+    model, data, camera = world.model, world.data, CAMERAS[view]
     eye = data.camera(camera)
     rays = directions(float(model.camera(camera).fovy[0])) @ eye.xmat.reshape(3, 3).T
     geoms, distances, normals = np.empty(len(rays), np.int32), np.empty(len(rays)), np.empty(rays.shape)

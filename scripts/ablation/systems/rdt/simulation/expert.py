@@ -6,7 +6,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.systems.rdt.data.unified import GRIPPERS
 from ablation.systems.rdt.simulation.rollout import Observation, Policy
 from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 from ablation.systems.rdt.simulation.world import HOME, JOINTS, World
@@ -31,7 +30,7 @@ def plan(world: World) -> NDArray[np.float64]:
     steps = max(SHORTEST, round(np.abs(end - start).max() / SPEED * FREQUENCY))
     time = np.arange(1, steps + 1)[:, None] / steps
     done = 10 * time**3 - 15 * time**4 + 6 * time**5
-    return np.hstack([start + done * (end - start), (1 - done) * GRIPPERS["action"]["right"]])
+    return np.hstack([start + done * (end - start), 1 - done])
 
 
 def reach(world: World, point: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from ablation.systems.rdt.data.episode import ACTION, IMAGES, INSTRUCTIONS, QPOS
+from ablation.systems.rdt.data.episode import INSTRUCTIONS
+from ablation.systems.rdt.robots import ROBOTS
 from ablation.systems.rdt.simulation.camera import CAMERAS, Pictures, pictures
 from ablation.systems.rdt.simulation.expert import plan
 from ablation.systems.rdt.simulation.task import HOLD, Side, instructions
 from ablation.systems.rdt.simulation.world import World
+
+ROBOT = ROBOTS["one_arm"]
 
 
 def record_episodes(out: Path, side: Side, seed: int, count: int) -> list[Path]:
@@ -42,11 +45,11 @@ def _record(out: Path, world: World, seed: int, number: int) -> Path:
     path = out / world.colour / f"episode_{number}.hdf5"
     with h5py.File(path, "w") as file:
         file.attrs["sim"] = True
-        file[QPOS], file[ACTION] = np.array(qpos, np.float32), actions
-        for camera in CAMERAS:
-            dataset = file.create_dataset(f"{IMAGES}/{camera}", len(seen), h5py.vlen_dtype(np.uint8))
+        file[ROBOT.state.key], file[ROBOT.action.key] = np.array(qpos, np.float32), actions
+        for view in CAMERAS:
+            dataset = file.create_dataset(ROBOT.cameras[view], len(seen), h5py.vlen_dtype(np.uint8))
             for step, images in enumerate(seen):
-                dataset[step] = np.frombuffer(_jpeg(images[camera]), np.uint8)
+                dataset[step] = np.frombuffer(_jpeg(images[view]), np.uint8)
     return path
 
 

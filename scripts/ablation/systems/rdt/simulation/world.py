@@ -7,7 +7,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from ablation.systems.rdt.data.unified import ARM, GRIPPERS
 from ablation.systems.rdt.simulation.task import (
     ABOVE,
     APART,
@@ -22,7 +21,7 @@ from ablation.systems.rdt.simulation.task import (
     instructions,
 )
 
-JOINTS = ARM - 1
+JOINTS = 6
 HOME = (0.0, -0.1, 0.2, 0.0, 1.47, 0.0)
 """Joints (rad) near which an episode starts: the hand hangs above the table, behind the blocks."""
 SPREAD = 0.12
@@ -68,9 +67,9 @@ class World:
 
     @property
     def qpos(self) -> NDArray[np.float64]:
-        """The joints [7] as ALOHA records them: rad, then the reading of the gripper."""
+        """The joints [7] as ALOHA records them: rad, then the gripper, 0 (closed) to 1 (open)."""
         opened = self.data.qpos[JOINTS : JOINTS + 2].mean() / self._opening
-        return np.append(self.data.qpos[:JOINTS], opened * GRIPPERS["state"]["right"])
+        return np.append(self.data.qpos[:JOINTS], opened)
 
     @property
     def goal(self) -> NDArray[np.float64]:
@@ -98,11 +97,11 @@ class World:
         return self.success or self.touched_other or self.steps >= LIMIT
 
     def step(self, action: NDArray[np.floating]) -> None:
-        """One control step towards the target joints ``action`` [7], in ALOHA's units."""
+        """One control step towards the target joints ``action`` [7], rad and the gripper's opening."""
         if not np.isfinite(action).all():
             raise ValueError(f"the action of step {self.steps} is not finite: {action}")
         self.data.ctrl[:JOINTS] = action[:JOINTS]
-        self.data.ctrl[JOINTS:] = action[JOINTS] / GRIPPERS["action"]["right"] * self._opening
+        self.data.ctrl[JOINTS:] = action[JOINTS] * self._opening
         for _ in range(self._substeps):
             mujoco.mj_step(self.model, self.data)
             self.touched_other |= self._touches(1 - NAMED)
