@@ -118,7 +118,10 @@ class Run:
     @classmethod
     def from_view(cls, view: Mapping[str, Any]) -> "Run":
         """The run of a ``training_view``; settings that training does not know take their defaults."""
-        settings = settings_class(view["settings"]["system"]).model_validate(view["settings"])
+        kind, told = settings_class(view["settings"]["system"]), view["settings"]
+        if kind.released_average is not None and told["training"].get("ema"):
+            told = {**told, "training": {"ema_warmup": True, **told["training"]}}  # left out before it followed the release
+        settings = kind.model_validate(told)
         return cls(view["id"], view["study"], dict(view["axes"]), Strategy.model_validate(view["strategy"]), settings)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Depth, Fraction, Hub, Metric, Name, Place, Settings, Size, Strict
+from ablation.settings import Depth, Fraction, Hub, Metric, Name, Place, Settings, Size, Strict, Warmup
 
 Count = Annotated[int, Field(ge=0)]
 Condition = Literal["class", "caption"]
@@ -138,6 +138,7 @@ class SystemSettings(Settings):
     """A diffusion transformer, trained on images from scratch or from released weights."""
 
     networks: ClassVar[tuple[str, ...]] = ("embedder", "transformer")
+    released_average: ClassVar[Warmup | None] = False
 
     system: Literal["dit"]
     """DiT (classes) or PixArt-alpha (captions): a transformer that draws images in an autoencoder's latent space."""

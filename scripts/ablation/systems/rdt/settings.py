@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Depth, Fraction, Hub, Metric, Place, Settings, Size, Strict
+from ablation.settings import Depth, Fraction, Hub, Metric, Place, Settings, Size, Strict, Warmup
 from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 
 
@@ -213,6 +213,7 @@ class SystemSettings(Settings):
     """RDT-1B, fine-tuned on episodes of a robot."""
 
     networks: ClassVar[tuple[str, ...]] = ("model", "lang_adaptor", "img_adaptor", "state_adaptor")
+    released_average: ClassVar[Warmup | None] = "power"
 
     system: Literal["rdt"]
     """RDT: actions of a robot from an instruction and camera images."""
