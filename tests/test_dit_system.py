@@ -110,6 +110,16 @@ def test_a_fake_batch_is_like_a_real_one(made):
     }
 
 
+def test_what_a_corrected_network_reached_before_is_evaluated_again(made, monkeypatch):
+    """The evaluation of a base model has another name, and finished runs another objective."""
+    found = made[0]
+    run = expand(found, "dit")[0]
+    before, objective, version = run.base, run.objective, run.settings.network_version()
+    monkeypatch.setattr(type(run.settings), "network_version", lambda _: version + 1)
+    again = expand(found, "dit")[0]
+    assert again.base != before and again.objective == objective + 1
+
+
 def test_the_steps_of_epochs_are_known_once_the_data_is_prepared(made, tmp_path):
     found, system, folders = made
     epochs = found.training.model_copy(update={"steps": None, "epochs": 3})

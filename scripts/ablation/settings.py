@@ -224,6 +224,13 @@ class Settings(Strict):
         """
         return 1
 
+    def network_version(self) -> int:
+        """The version of what the network computes with given weights.
+
+        It is raised when that is corrected: what pretrained weights reach is then evaluated again.
+        """
+        return 1
+
     def outside(self) -> list[str]:
         """Files and folders that a run reads and the workflow does not make: data and weights."""
         return list(self.weight_files().values())

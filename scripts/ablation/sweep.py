@@ -65,8 +65,9 @@ class Run:
     def base(self) -> str:
         """Names the evaluation of the pretrained model that the run is compared with; runs that share it have one."""
         settings = self.settings.model_dump(mode="json", include={"system", "data", "model", "evaluation"})
-        precision = self.axes["precision"]
-        return f"{precision}-{short_hash([settings, precision])}"
+        precision, version = self.axes["precision"], self.settings.network_version()
+        corrected = [version] if version > 1 else []
+        return f"{precision}-{short_hash([settings, precision, *corrected])}"
 
     @cached_property
     def prefix_cut(self) -> int | None:

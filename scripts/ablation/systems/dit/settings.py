@@ -166,8 +166,15 @@ class SystemSettings(Settings):
         return self
 
     def objective(self, trained: Sequence[str]) -> int:
-        """2 where variances are learned: in 1 the first diffusion step had an exact bound, where the release goes by tanh."""
-        return 2 if self.model.architecture.learn_sigma else 1
+        """One more where variances are learned: before, the first step had an exact bound, where the release goes by tanh.
+
+        And one more with classes: the embedding of the time had diffusers' frequencies, not the release's.
+        """
+        return self.network_version() + self.model.architecture.learn_sigma
+
+    def network_version(self) -> int:
+        """2 with classes, since the embedding of the time has the release's frequencies."""
+        return 2 if self.data.condition == "class" else 1
 
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path; none from scratch."""
