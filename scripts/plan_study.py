@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation import planned
+from ablation.alike import alike, one_training
 from ablation.cli import call
 from ablation.files import write_csv
 from ablation.hardware import load_card, load_cards
@@ -103,17 +104,21 @@ def main() -> None:
     name, study = load_study(args.study)
     card, cards = load_card(study.hardware, args.cards), load_cards(args.cards)
     say(f"{name}: planning for the {card.name}")
-    from ablation.preflight import plan  # takes seconds to import
+    from ablation.ahead import steps_ahead  # these take seconds to import
+    from ablation.preflight import plan
 
     found = plan(study, name, card, args.traces, args.workers, cards)
     runs, folder, inputs = expand(study, name), args.output.parent / "runs", InputFolders(args.data, args.hashes)
     stands = {run.id: standing_of(run, folder / run.id, inputs) for run in runs}
-    rows = [kept(row) if stands[row["run"]].done else row for row in found.runs]
+    same = alike(study, runs, steps_ahead(runs, args.data))
+    first = {run.id: group.runs[0].id for group in same for run in group.runs[1:]}
+    rows = [{**(kept(row) if stands[row["run"]].done else row), "same_as": first.get(row["run"])} for row in found.runs]
     write_csv(args.output, [{**row, planned.COLUMN: args.key} for row in rows])
     write_csv(args.on_cards, found.cards)
     verdicts = {row["run"]: row["verdict"] for row in rows}
     ahead = outlook(name, {run.id: run for run in runs}, verdicts, args.submitted, lambda run: stands[run.id])
-    texts = (summary(name, rows), on_cards(found.cards), *(f"missing: {line}" for line in found.missing), ahead)
+    unlike = [f"warning: {one}; see same_as in plan.csv" for one in one_training(same)]
+    texts = (summary(name, rows), *unlike, on_cards(found.cards), *(f"missing: {line}" for line in found.missing), ahead)
     sys.stdout.write("\n".join(text for text in texts if text) + "\n")
 
 

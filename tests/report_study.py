@@ -15,7 +15,8 @@ from ablation.report.page.page import report_page
 from ablation.report.results import Results
 from ablation.report.study_report import report_of
 from ablation.study import load_study
-from ablation.sweep import expand
+from ablation.sweep import all_axes, expand
+from ablation.training.schedules import average_decay
 
 BEFORE = 1.2
 CLAIMS = {
@@ -37,8 +38,9 @@ def write_study(folder, study, outcomes=None, mae=None):
         verdict = (outcomes or {}).get(run.id, "completed")
         predicted = verdict in ("invalid", "oom (predicted)")
         sizes = {"effective_batch": run.effective_batch, "total_params": 1000, "trainable_params": 10 * (run.rank or 1)}
+        axes = all_axes(study, run)
         planned = {"invalid": "invalid", "oom (predicted)": "oom"}.get(verdict, "fits")
-        rows.append({"run": run.id, **run.axes, **sizes, "verdict": planned, "reason": "because" if predicted else ""})
+        rows.append({"run": run.id, **axes, **sizes, "verdict": planned, "reason": "because" if predicted else ""})
         if predicted or verdict == "not run":
             continue
         done = verdict == "completed"
@@ -51,6 +53,7 @@ def write_study(folder, study, outcomes=None, mae=None):
             "device": "cpu",
             "steps": 5,
             "final_loss": 1.0,
+            **({"average_decay": average_decay(5, run.settings.training)} if run.settings.training.ema else {}),
             "diagnoses": [] if done else [{"name": "non-finite loss", "step": 3}],
             "time": {"step_median_s": 0.1},
             "memory": {**MEMORY, "peak_allocated_gib": 0.1 * (run.rank or 1)},

@@ -54,6 +54,14 @@ def test_no_chance_is_left_in_training_mode():
     torch.testing.assert_close(model(latents, steps, labels), model(latents, steps, labels), rtol=0, atol=0)
 
 
+def test_the_time_has_the_frequencies_of_the_release():
+    """facebookresearch/DiT: cosines, then sines, of t · 10000^(-i/128)."""
+    frequencies = 10_000 ** (-torch.arange(128, dtype=torch.float64) / 128)
+    angles = STEPS[:, None] * frequencies
+    found = ClassTransformer(TINY).embedder.time_proj(STEPS)
+    torch.testing.assert_close(found, torch.cat([angles.cos(), angles.sin()], 1).float(), rtol=0, atol=2e-4)
+
+
 def test_no_class_has_a_row_of_its_own():
     model, latents = network(), torch.randn(1, 4, 8, 8).expand(11, -1, -1, -1)
     given = model(latents, torch.full((11,), 300), torch.arange(11))
@@ -87,6 +95,8 @@ def released(tmp_path):
     ).eval()  # fmt: skip
     first, second = (block.norm1.emb for block in model.transformer_blocks)
     second.load_state_dict(first.state_dict())
+    for embedder in (first, second):
+        embedder.time_proj.downscale_freq_shift = 0  # diffusers has 1, with which the released weights were not trained
     model.save_pretrained(str(tmp_path))
     return model, tmp_path / "diffusion_pytorch_model.safetensors"
 

@@ -14,6 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
+from ablation import seal
+from ablation.ahead import steps_ahead
 from ablation.errors import UserError
 from ablation.study import load_study
 from ablation.sweep import expand
@@ -106,6 +108,27 @@ def test_a_fake_batch_is_like_a_real_one(made):
     assert {name: (value.shape, value.dtype) for name, value in fake.items()} == {
         name: (value.shape, value.dtype) for name, value in real.items()
     }
+
+
+def test_what_a_corrected_network_reached_before_is_evaluated_again(made, monkeypatch):
+    """The evaluation of a base model has another name, and finished runs another objective."""
+    found = made[0]
+    run = expand(found, "dit")[0]
+    before, objective, version = run.base, run.objective, run.settings.network_version()
+    monkeypatch.setattr(type(run.settings), "network_version", lambda _: version + 1)
+    again = expand(found, "dit")[0]
+    assert again.base != before and again.objective == objective + 1
+
+
+def test_the_steps_of_epochs_are_known_once_the_data_is_prepared(made, tmp_path):
+    found, system, folders = made
+    epochs = found.training.model_copy(update={"steps": None, "epochs": 3})
+    run = expand(found.model_copy(update={"training": epochs}), "dit")[0].with_axes(batch=4, accumulation=1)
+    parts = shutil.copytree(folders[0].parent, tmp_path / "parts")
+    assert steps_ahead([run], parts) == {}
+    for folder in folders:
+        seal.seal(parts / folder.name)
+    assert steps_ahead([run], parts) == {run.id: 3 * -(-len(system.samples(folders, train=True)) // 4)}
 
 
 def test_a_step_can_be_traced(made):

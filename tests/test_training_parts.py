@@ -98,17 +98,26 @@ def test_each_process_reads_back_what_is_its_own(tmp_path):
 # --- the average of the weights ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("warmup", [True, False])
+RELEASES = {  # the decay of update n, as written in the source that each warm-up is named after
+    None: lambda decay, n: min(decay, (1 + n) / (10 + n)),
+    True: lambda decay, n: min(decay, (1 + n) / (10 + n)),  # LitEma
+    False: lambda decay, n: decay,  # DiT's update_ema
+    "power": lambda decay, n: 0.0 if n <= 2 else min(decay, 1 - (1 + (n - 2)) ** -0.75),  # RDT's EMAModel counts from 0
+}
+
+
+@pytest.mark.parametrize("warmup", RELEASES)
 @pytest.mark.parametrize("decay", [0.1, 0.9, 0.9999])
 def test_the_average_is_the_recursion_of_its_definition(decay, warmup):
-    """In fp64 by hand; the decay warms up as (1 + n) / (10 + n), or is constant."""
+    """In fp64 by hand."""
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)
-    average, rng = Average(model, decay, warmup), np.random.default_rng(0)
+    training = Training(steps=30, ema=decay, ema_warmup=warmup)
+    average, rng = Average(model, training), np.random.default_rng(0)
     expected = model.weight.detach().double().numpy().copy()
     for n in range(1, 30):
         model.weight.data = torch.from_numpy(rng.normal(size=(2, 3)).astype(np.float32))
-        d = min(decay, (1 + n) / (10 + n)) if warmup else decay
+        d = RELEASES[warmup](decay, n)
         average.update()
         expected = d * expected + (1 - d) * model.weight.detach().double().numpy()
     assert average.names == ["weight"]
@@ -117,7 +126,7 @@ def test_the_average_is_the_recursion_of_its_definition(decay, warmup):
 
 def test_the_average_takes_the_place_of_the_weights_for_a_while():
     model = nn.Linear(3, 2)
-    average, own = Average(model, 0.5, True), model.weight.detach().clone()
+    average, own = Average(model, Training(steps=1, ema=0.5)), model.weight.detach().clone()
     with torch.no_grad():
         model.weight.add_(1)
     with average.in_place():

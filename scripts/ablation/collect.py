@@ -58,7 +58,7 @@ def result_of(folder: Path) -> dict[str, Any]:
         return {"outcome": "not run"}
     content = json.loads(path.read_text(encoding="utf-8"))
     formats.check(path, content.get(formats.KEY))
-    row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss")}
+    row = {key: content.get(key) for key in ("outcome", "device", "steps", "epochs", "final_loss", "average_decay")}
     row.update(_origin(folder / "manifest.json"))
     row["diagnosis"] = "; ".join(d["name"] for d in content.get("diagnoses", []))
     row.update(_flat("oom", content.get("oom", {})))

@@ -15,6 +15,8 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Scale = Literal["demo", "full"]
 Tracker = Literal["mlflow", "wandb"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Warmup = bool | Literal["power"]
+"""Of the average's decay, by :func:`ablation.training.schedules.average_decay`."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -105,8 +107,10 @@ class Training(Strict):
     """Largest norm of the gradient; null does not clip."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the running average of the trained weights, which is what is evaluated and saved; 0: none."""
-    ema_warmup: Annotated[bool, Field(exclude_if=lambda value: value)] = True
-    """After n updates the decay of `ema` is at most (1 + n) / (10 + n), as in latent diffusion; false: constant, as in DiT."""
+    ema_warmup: Annotated[Warmup | None, Field(exclude_if=lambda value: value is None)] = None
+    """How the decay of `ema` rises to its value: false, not at all, as in DiT; true, at most (1 + n) / (10 + n) in update n, as
+    in Hunyuan3D-2.1; power, at most 1 - (n - 1)^-0.75, as in RDT. null: as in the system's release, or true without one there.
+    """
     compile: bool = False
     """Compile the repeated blocks (torch.compile; needs a C++ compiler). Memory is predicted as if they were not."""
     checkpoint_every: PositiveInt | None = 500
@@ -164,6 +168,8 @@ class Settings(Strict):
 
     networks: ClassVar[tuple[str, ...]] = ()
     """The modules that its network may consist of, with which patterns begin, for any settings; empty: not known."""
+    released_average: ClassVar[Warmup | None] = None
+    """How the decay of the release's own average warms up (``training.ema_warmup``); None: as true, or it has no average."""
 
     system: Name
     """The model family."""
@@ -179,6 +185,12 @@ class Settings(Strict):
     """Optimizer, schedule, checkpoints."""
     compute: Compute = Compute()
     """What a job asks of its machine."""
+
+    @model_validator(mode="after")
+    def _average_as_released(self) -> "Settings":
+        if self.training.ema and self.training.ema_warmup is None and self.released_average is not None:
+            self.__dict__["training"] = self.training.model_copy(update={"ema_warmup": self.released_average})
+        return self
 
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path."""
@@ -209,6 +221,13 @@ class Settings(Strict):
         """The version of what training minimises, where ``trained`` (patterns, as in a strategy) are its weights.
 
         It is raised when a loss or a gradient is corrected: results of an earlier one are trained again, and never compared.
+        """
+        return 1
+
+    def network_version(self) -> int:
+        """The version of what the network computes with given weights.
+
+        It is raised when that is corrected: what pretrained weights reach is then evaluated again.
         """
         return 1
 

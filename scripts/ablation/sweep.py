@@ -65,8 +65,9 @@ class Run:
     def base(self) -> str:
         """Names the evaluation of the pretrained model that the run is compared with; runs that share it have one."""
         settings = self.settings.model_dump(mode="json", include={"system", "data", "model", "evaluation"})
-        precision = self.axes["precision"]
-        return f"{precision}-{short_hash([settings, precision])}"
+        precision, version = self.axes["precision"], self.settings.network_version()
+        corrected = [version] if version > 1 else []
+        return f"{precision}-{short_hash([settings, precision, *corrected])}"
 
     @cached_property
     def prefix_cut(self) -> int | None:
@@ -118,7 +119,10 @@ class Run:
     @classmethod
     def from_view(cls, view: Mapping[str, Any]) -> "Run":
         """The run of a ``training_view``; settings that training does not know take their defaults."""
-        settings = settings_class(view["settings"]["system"]).model_validate(view["settings"])
+        kind, told = settings_class(view["settings"]["system"]), view["settings"]
+        if kind.released_average is not None and told["training"].get("ema"):
+            told = {**told, "training": {"ema_warmup": True, **told["training"]}}  # left out before it followed the release
+        settings = kind.model_validate(told)
         return cls(view["id"], view["study"], dict(view["axes"]), Strategy.model_validate(view["strategy"]), settings)
 
 

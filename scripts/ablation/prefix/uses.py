@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from ablation.ahead import steps_of
 from ablation.sweep import Run
 from ablation.systems.base import Draw, SharedSamples
 from ablation.training import order
@@ -22,7 +23,7 @@ class Use(NamedTuple):
 def training_uses(runs: Sequence[Run], samples: SharedSamples) -> list[Use]:
     """The training inputs that are used more than once; the most used first, else in the order of their steps."""
     groups, found, first = samples.groups(), Counter(), {}
-    alike = Counter((run.axes["seed"], run.effective_batch, _steps(run, groups)) for run in runs)
+    alike = Counter((run.axes["seed"], run.effective_batch, steps_of(run, groups)) for run in runs)
     for (seed, of_step, steps), count in sorted(alike.items()):
         for step in islice(order.draws(groups, of_step, seed, 0), steps):
             for draw in step:
@@ -35,8 +36,3 @@ def training_uses(runs: Sequence[Run], samples: SharedSamples) -> list[Use]:
 def held_out_uses(runs: Sequence[Run], samples: SharedSamples) -> list[Use]:
     """The held-out inputs: every run is judged on each, and so is what it started from."""
     return [Use(Draw(seed=0, epoch=0, step=0, index=index), 1 + len(runs)) for index in range(len(samples))]
-
-
-def _steps(run: Run, groups: Sequence[int]) -> int:
-    training = run.settings.training
-    return training.steps or training.epochs * order.steps_per_epoch(groups, run.effective_batch)

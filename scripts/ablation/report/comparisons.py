@@ -13,6 +13,8 @@ from ablation.settings import Metric
 ALPHA = 0.05
 BETTER, WORSE, UNTOLD, EQUAL = "better", "worse", "cannot be told apart", "equal in every pair"
 ONE_PAIR, NO_PAIR, NO_SPREAD = "one pair gives no interval", "no pair", "the same in every pair: no interval"
+ONE_TRAINING = "one training"
+"""Both levels are the same in all that was in force: :mod:`ablation.alike`."""
 ONE_SEED = " (one seed)"
 """Added to what was told from one seed: it holds for these trained weights over the items, not for training again."""
 BOLD = (

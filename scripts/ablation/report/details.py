@@ -63,6 +63,7 @@ def _numbers(results: Results, row: Mapping[str, Any]) -> dict[str, str]:
         ("steps", "steps", ",.0f", ""),
         ("epochs", "epochs", ".2f", ""),
         ("final loss", "final_loss", ".4g", ""),
+        ("decay of the average, last", "average_decay", ".4g", ""),
     ]
     for label, column, form, unit in others:
         value = None if row["outcome"] == OOM and column in UNTIL_OOM else row.get(column)

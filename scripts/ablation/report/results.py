@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from ablation import formats
+from ablation.alike import Alike, alike
 from ablation.baseline import Compared, compared
 from ablation.errors import UserError
 from ablation.objective import marked
 from ablation.report.statistics import Estimate, estimate
 from ablation.settings import Metric
 from ablation.study import Study
+from ablation.sweep import expand
 
 MEMORY = "memory.peak_allocated_gib"
 STEP_TIME = "time.step_median_s"
@@ -142,6 +144,15 @@ class Results:
     def seed_of(self) -> np.ndarray:
         """The seed of each run, as a number from 0."""
         return pd.factorize(self.runs["seed"], sort=True)[0]
+
+    @cached_property
+    def alike(self) -> list[Alike]:
+        """Of the runs that took all their steps, those that were one training by what was in force."""
+        if "steps" not in self.runs:
+            return []
+        done = self.runs[self.runs["outcome"].eq("completed") & self.runs["steps"].notna()]
+        steps = dict(zip(done["run"], done["steps"].astype(int), strict=True))
+        return alike(self.study, expand(self.study, "study"), steps)
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablation.report.alike import decays_in_force, without_difference
 from ablation.report.baselines import missing
 from ablation.report.content import Panels, Report, Section
 from ablation.report.details import run_details
@@ -61,7 +62,7 @@ def _sections(results: Results, folder: Path) -> list[Section]:
     return [
         _section("results", "Results", main_table(results), quality_memory(results), metrics_table(results)),
         _section("differences", "Against the baseline", difference_table(results), text=missing(results)),
-        _section("axes", "What each axis does", effect_table(results), axis_curves(results)),
+        _section("axes", "What each axis does", effect_table(results), axis_curves(results), text=_of_axes(results)),
         _section("costs", "What it costs", cost_table(results), pareto_table(results), throughput(results)),
         _section(
             "memory",
@@ -81,6 +82,10 @@ def _sections(results: Results, folder: Path) -> list[Section]:
         _section("runs", "Runs", run_table(results)),
         _section("origins", "What ran where", origin_table(results)),
     ]
+
+
+def _of_axes(results: Results) -> list[str]:
+    return [*without_difference(results), *decays_in_force(results)]
 
 
 def _section(name: str, title: str, *blocks: Table | Figure | Panels | None, text: Sequence[str] = ()) -> Section:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ablation.objective import trained_before
+from ablation.report.alike import without_difference
 from ablation.report.baselines import counterpart, missing
 from ablation.report.comparisons import (
     BETTER,
@@ -39,6 +40,7 @@ def summary(results: Results) -> list[str]:
     sentences += [
         _two_versions(results),
         *missing(results),
+        *without_difference(results),
         _costs(results, best, found),
         *_without(results),
         _seeds(results, means, best, found),

@@ -7,16 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ablation.settings import Training
+from ablation.training.schedules import average_decay
+
 
 class Average:
     """The average of what ``model`` trains, in fp32, beside it on its device.
 
-    With ``warmup`` the decay after n updates is min(``decay``, (1 + n) / (10 + n)): the first weights, which are not trained
-    yet, are soon forgotten (TensorFlow's ExponentialMovingAverage, latent diffusion's LitEma). Without, it is DiT's.
+    It begins as the weights are. Its decay is that of :func:`~ablation.training.schedules.average_decay`: while that warms
+    up, the first weights, which are not trained yet, are soon forgotten.
     """
 
-    def __init__(self, model: nn.Module, decay: float, warmup: bool):
-        self.decay, self.warmup, self.updates = decay, warmup, 0
+    def __init__(self, model: nn.Module, training: Training):
+        self.training, self.updates = training, 0
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.names, self.trained = list(trained), list(trained.values())
         self.weights = [parameter.detach().to(torch.float32, copy=True) for parameter in self.trained]
@@ -25,8 +28,8 @@ class Average:
     def update(self) -> None:
         """Take in the weights as they are after a step."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
-        torch._foreach_lerp_(self.weights, [parameter.detach() for parameter in self.trained], 1 - decay)
+        share = 1 - average_decay(self.updates, self.training)
+        torch._foreach_lerp_(self.weights, [parameter.detach() for parameter in self.trained], share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

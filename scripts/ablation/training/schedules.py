@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step."""
+"""What changes with the step, as pure functions of it: the learning rate, and the decay of the average."""
 
 import math
 
@@ -19,3 +19,18 @@ def learning_rate(step: int, total: int, peak: float, training: Training) -> flo
     progress = (step - warmup) / (total - warmup)
     low = min(training.min_lr, peak)
     return low + (peak - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def average_decay(update: int, training: Training) -> float:
+    """The decay of the average in its update number ``update`` (from 1): ``training.ema``, or less while that warms up.
+
+    Source of the limits: LitEma of latent diffusion (Hunyuan3D-2.1 has it, too); models/ema_model.py of RDT, with its
+    configuration's ``inv_gamma`` 1 and ``power`` 0.75, whose first two updates take the weights as they are.
+    """
+    match training.ema_warmup:
+        case False:
+            return training.ema
+        case "power":
+            return min(training.ema, 1 - max(update - 1, 1) ** -0.75)
+        case _:
+            return min(training.ema, (1 + update) / (10 + update))

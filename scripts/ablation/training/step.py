@@ -43,7 +43,7 @@ class TrainingStep:
         self.passes = [system.objectives] if together else [(name,) for name in system.objectives]
         optimizer = make_optimizer(model, run.strategy, run.settings.training)
         settings = run.settings.training
-        self.average = Average(model, settings.ema, settings.ema_warmup) if settings.ema else None
+        self.average = Average(model, settings) if settings.ema else None
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             kind = Zero3 if run.strategy.distributed == "zero3" else Zero
             self.sharing = kind(run, model, optimizer, accelerator, alike=len(self.passes) == 1)

@@ -39,7 +39,7 @@ from ablation.training.model import for_training, structure
 from ablation.training.preview import preview
 from ablation.training.processes import gathered, place
 from ablation.training.randomness import random_state, restore_random_state, seed_everything, seed_of
-from ablation.training.schedules import learning_rate
+from ablation.training.schedules import average_decay, learning_rate
 from ablation.training.step import TrainingStep
 from ablation.training.strategy import count_parameters, digest_of, remove_trained, save_trained
 from ablation.training.trackers import check_trackers, tracked
@@ -187,11 +187,17 @@ class Trainer:
             "total_steps": self.total,
             "epochs": len(self.history.rows) / self.steps_per_epoch,
             "final_loss": self._final_loss(),
+            **self._average_record(),
             "diagnoses": [vars(diagnosis) for diagnosis in self.diagnoses],
             "parameters": self.parameters,
             "time": {"load_s": self.load_seconds, **self.clock.report(self.run.effective_batch)},
             "memory": self.meter.report(),
         }
+
+    def _average_record(self) -> dict[str, float]:
+        """The decay in force in the last update of the average, where there is one."""
+        average = self.training_step.average
+        return {"average_decay": average_decay(average.updates, self.settings)} if average and average.updates else {}
 
     def _final_loss(self) -> float | None:
         """Mean loss of the last tenth of the steps."""

@@ -1,6 +1,6 @@
 """What each axis does by itself, and which axes do more together."""
 
-from ablation.report.comparisons import ALPHA, verdict_of
+from ablation.report.comparisons import ALPHA, ONE_TRAINING, verdict_of
 from ablation.report.effects import Contrast, Effect, effects, main_contrasts, two_way_contrasts
 from ablation.report.numbers import difference, enough_digits, p_value
 from ablation.report.results import MEMORY, STEP_TIME, Results
@@ -59,7 +59,8 @@ def _row(results: Results, row: Judged, digits: list[int]) -> Row:
     quality, *costs = (_cell(one, d, runs) for one, d in zip(row, digits, strict=True))
     two_way = len(contrast.terms) > 2
     before = Cell(NONE) if two_way else Cell(f"{effect.before:.{metric.digits}f}", effect.before, runs=runs)
-    judgement = [Cell(p_value(effect.p), effect.p), Cell(_verdict(effect, metric.lower_is_better, two_way))]
+    verdict = ONE_TRAINING if _one_training(results, contrast) else _verdict(effect, metric.lower_is_better, two_way)
+    judgement = [Cell(p_value(effect.p), effect.p), Cell(verdict)]
     pairs = Cell(str(effect.pairs), effect.pairs)
     return Row([Cell(contrast.label), Cell(contrast.levels), pairs, before, quality, *judgement, *costs])
 
@@ -68,6 +69,16 @@ def _cell(one: Effect | None, digits: int, runs: tuple[str, ...]) -> Cell:
     if one is None:
         return Cell(NONE)
     return Cell(difference(one.mean, one.half_width, digits), one.mean, one.half_width, runs=runs)
+
+
+def _one_training(results: Results, contrast: Contrast) -> bool:
+    """Whether the levels are but two names for what was in force, so that what differs is chance or rounding."""
+    group_of = {run.id: number for number, group in enumerate(results.alike) for run in group.runs}
+    found = [
+        [{group_of.get(run) for i in cells for run in results.cells[i].ids} for cells in contexts]
+        for _, contexts in contrast.terms
+    ]
+    return all(side == found[0] for side in found) and not any(None in groups for groups in found[0])
 
 
 def _verdict(effect: Effect, lower: bool, two_way: bool) -> str:

@@ -2,7 +2,8 @@
 
 Diffusers' DiT gives every block an embedder of its own (XL/2: 750 million parameters), and each drops classes by itself. In the
 paper there is one (675 million), and a sample is dropped whole. Here it is one again, computed once a pass; which samples
-are told nothing is drawn with the data.
+are told nothing is drawn with the data. Its embedding of the time has the frequencies with which the released weights were
+trained, 10000^(-i/128) (TimestepEmbedder in models.py of facebookresearch/DiT); diffusers' DiT has 10000^(-i/127).
 """
 
 from diffusers import DiTTransformer2DModel, PixArtTransformer2DModel
@@ -22,6 +23,7 @@ class ClassTransformer(nn.Module):
         super().__init__()
         self.embedder = CombinedTimestepLabelEmbeddings(a.classes, a.width)
         self.embedder.class_embedder.dropout_prob = 0.0  # after it made the row for "no class", the last one
+        self.embedder.time_proj.downscale_freq_shift = 0  # as diffusers' PixArt has it already
         self.transformer = DiTTransformer2DModel(**_sizes(a), num_embeds_ada_norm=1)
         for block in self.transformer.transformer_blocks:
             block.norm1.emb = Embedded()

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Depth, Fraction, Hub, Metric, Name, Place, Settings, Size, Strict
+from ablation.settings import Depth, Fraction, Hub, Metric, Name, Place, Settings, Size, Strict, Warmup
 
 Count = Annotated[int, Field(ge=0)]
 Condition = Literal["class", "caption"]
@@ -138,6 +138,7 @@ class SystemSettings(Settings):
     """A diffusion transformer, trained on images from scratch or from released weights."""
 
     networks: ClassVar[tuple[str, ...]] = ("embedder", "transformer")
+    released_average: ClassVar[Warmup | None] = False
 
     system: Literal["dit"]
     """DiT (classes) or PixArt-alpha (captions): a transformer that draws images in an autoencoder's latent space."""
@@ -165,8 +166,15 @@ class SystemSettings(Settings):
         return self
 
     def objective(self, trained: Sequence[str]) -> int:
-        """2 where variances are learned: in 1 the first diffusion step had an exact bound, where the release goes by tanh."""
-        return 2 if self.model.architecture.learn_sigma else 1
+        """One more where variances are learned: before, the first step had an exact bound, where the release goes by tanh.
+
+        And one more with classes: the embedding of the time had diffusers' frequencies, not the release's.
+        """
+        return self.network_version() + self.model.architecture.learn_sigma
+
+    def network_version(self) -> int:
+        """2 with classes, since the embedding of the time has the release's frequencies."""
+        return 2 if self.data.condition == "class" else 1
 
     def weight_files(self) -> dict[str, str]:
         """Pretrained weights that a run reads: what for -> path; none from scratch."""

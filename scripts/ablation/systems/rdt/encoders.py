@@ -35,7 +35,7 @@ class ImageEncoder:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """``images`` [N, 3, S, S], uint8 -> a token for each patch [N, P, D], fp16, on the CPU."""
-        pixels = images.to(self.device, self.model.dtype) / 127.5 - 1
+        pixels = (images.to(self.device).float() / 127.5 - 1).to(self.model.dtype)  # bf16 has no room for 256 greys
         return t5.halved(self.model(pixels).last_hidden_state, "the image encoder")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from ablation.parts import Part
-from ablation.settings import Depth, Fraction, Hub, Metric, Place, Settings, Size, Strict
+from ablation.settings import Depth, Fraction, Hub, Metric, Place, Settings, Size, Strict, Warmup
 from ablation.systems.rdt.robots import ROBOTS, VIEWS, Preset, Robot, View
 from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 from ablation.systems.rdt.slots import UNIFIED
@@ -216,6 +216,7 @@ class SystemSettings(Settings):
     """RDT-1B, fine-tuned on episodes of a robot."""
 
     networks: ClassVar[tuple[str, ...]] = ("model", "lang_adaptor", "img_adaptor", "state_adaptor")
+    released_average: ClassVar[Warmup | None] = "power"
 
     system: Literal["rdt"]
     """RDT: actions of a robot from an instruction and camera images."""
