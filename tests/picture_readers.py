@@ -20,6 +20,7 @@ from ablation.systems.kolors.data import images as kolors_images
 from ablation.systems.kolors.data.validation import examine as examine_layouts
 from ablation.systems.kolors.data.validation import laid_out
 from ablation.systems.rdt.data import episode as rdt_episode
+from ablation.systems.rdt.robots import ROBOTS
 from ablation.systems.rdt.settings import Data as RdtData
 from ablation.systems.vggt.data.eth3d import read_scene
 from ablation.systems.vggt.data.layout import CALIBRATIONS, UNDISTORTED
@@ -85,8 +86,9 @@ def kolors(folder: Path, content: bytes) -> Pixels:
 
 
 def rdt(folder: Path, content: bytes) -> Pixels:
-    data = RdtData(min_steps=2, cameras=("cam_high",), jpeg="rgb")
-    path = write_episode(folder / "task/episode.hdf5", steps=6, still=2, cameras=data.cameras)
+    robot = ROBOTS["agilex"].model_copy(update={"cameras": {"exterior": ROBOTS["agilex"].cameras["exterior"]}})
+    data = RdtData(min_steps=2, robot=robot, jpeg="rgb")
+    path = write_episode(folder / "task/episode.hdf5", steps=6, still=2, views=data.views)
     with h5py.File(path, "a") as file:
         frame = np.frombuffer(content, np.uint8)
         for step in range(6):
@@ -95,12 +97,12 @@ def rdt(folder: Path, content: bytes) -> Pixels:
     if isinstance(examined, rdt_episode.Fault):
         assert examined.reason == rdt_episode.Reason.IMAGE
         raise Refused(_cause(examined.detail))
-    with rdt_episode.recording(path) as recorded:
-        return recorded.image("cam_high", examined.first, data.jpeg)
+    with rdt_episode.recording(path, robot) as recorded:
+        return recorded.image("exterior", examined.first, data.jpeg)
 
 
 def dit(folder: Path, content: bytes) -> Pixels:
-    for name in ("a.png", "b.png", NAME):
+    for name in ("a.png", "b.png", "c.png", "d.png", NAME):
         (folder / "in/class").mkdir(parents=True, exist_ok=True)
         (folder / "in/class" / name).write_bytes(content if name == NAME else saved(Image.fromarray(drawing()), "PNG"))
     found = find_images(DitData(source="folder", root=str(folder / "in"), size=16), folder)

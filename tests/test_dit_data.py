@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import pickle
 from types import SimpleNamespace
 
@@ -85,7 +86,7 @@ def test_a_bomb_is_not_opened(tmp_path):
         (tmp_path / "in" / colour).mkdir(parents=True)
         (tmp_path / "in" / colour / "0.png").write_bytes(png(50_000, 40_000, b""))
     with pytest.raises(
-        UserError, match=r"0 images below .* can be used; two are the least\n  2 cannot be read: too many pixels"
+        UserError, match=r"0 images below .* can be used; 4 are the least.*\n  2 cannot be read: too many pixels"
     ):
         find_images(Data(source="folder", root=str(tmp_path / "in"), size=16), tmp_path)
 
@@ -110,17 +111,18 @@ def test_fewer_samples_are_spread_over_the_names(tmp_path):
 
 def test_captions_stand_beside_the_images(tmp_path):
     root = tmp_path / "in"
-    drawings.write_captions(root, 4)
+    drawings.write_captions(root, 6)
     (root / "1.txt").unlink()
     (root / "2.txt").write_bytes(b"\xff\xfe\x00")
     listed = found(Data(source="folder", root=str(root), condition="caption"), tmp_path)
-    assert [told.captions for told in listed.images] == [("a red field, number 0",), ("a blue field, number 3",)]
-    assert left_out(tmp_path) == {"1.jpg": "no caption", "2.jpg": "no caption"}
+    assert [told.captions[0][-1] for told in listed.images] == ["0", "3", "4", "5"]
+    assert listed.images[0].captions == ("a red field, number 0",)
+    assert left_out(tmp_path) == {"1.jpg": "no caption", "2.jpg": "a caption that is not UTF-8"}
 
 
 def test_captions_stand_in_a_file_of_hugging_face(tmp_path):
     root = tmp_path / "in"
-    drawings.write_captions(root, 3)
+    drawings.write_captions(root, 6)
     lines = [
         json.dumps({"file_name": "0.jpg", "text": "zero"}),
         json.dumps({"file_name": "0.jpg", "text": "nought"}),
@@ -140,19 +142,143 @@ def test_captions_stand_in_a_file_of_hugging_face(tmp_path):
     (root / "metadata.jsonl").write_text("\n".join(lines))
     (root / "circle.jpg").symlink_to(root / "circle.jpg")
     listed = found(Data(source="folder", root=str(root), condition="caption"), tmp_path)
-    assert listed.images == [Told("0.jpg", None, ("zero", "nought")), Told("1.jpg", None, ("one",))]
+    assert listed.images[:2] == [Told("0.jpg", None, ("zero", "nought")), Told("1.jpg", None, ("one",))]
+    assert [told.captions for told in listed.images[2:4]] == [("a red field, number 2",), ("a blue field, number 3",)]
     assert left_out(tmp_path) == {
         "metadata.jsonl, line 4": "no file_name and text",
         "metadata.jsonl, line 5": "no file_name and text",
+        "metadata.jsonl, line 10": "no file_name and text",
         "metadata.jsonl, line 13": "no file_name and text",
         "../../etc/passwd": "leads out of the folder",
         "/etc/passwd": "leads out of the folder",
         "gone.jpg": "is not there",
         "x" * 5000: "cannot be read: not to be opened",
-        "": "cannot be read: not to be opened",
         "circle.jpg": "leads out of the folder",
         "a\\x00b": "leads out of the folder",
     }
+
+
+def as_windows_writes(path, text: str) -> None:
+    path.write_bytes(("\ufeff" + text).replace("\n", "\r\n").encode())
+
+
+def test_no_image_and_no_row_is_lost_uncounted(tmp_path):
+    """Images that the metadata does not name, with and without a .txt file; a mark before the first row; CRLF."""
+    root = tmp_path / "in"
+    drawings.write_captions(root, 8)
+    (root / "7.txt").unlink()
+    as_windows_writes(root / "6.txt", "six\n")
+    rows = [json.dumps({"file_name": f"{number}.jpg", "text": f"row {number}"}) for number in range(4)]
+    as_windows_writes(root / "metadata.jsonl", "\n".join(rows) + "\n")
+    listed = found(Data(source="folder", root=str(root), condition="caption"), tmp_path)
+    captions = {told.file: told.captions for told in listed.images}
+    assert (
+        captions["0.jpg"] == ("row 0",) and captions["6.jpg"] == ("six",) and captions["5.jpg"] == ("a blue field, number 5",)
+    )
+    assert left_out(tmp_path) == {"7.jpg": "no caption"} and len(captions) == 7
+
+
+def test_an_empty_metadata_file_hides_nothing(tmp_path):
+    drawings.write_captions(tmp_path / "in", 5)
+    (tmp_path / "in/metadata.jsonl").write_text("")
+    assert len(found(Data(source="folder", root=str(tmp_path / "in"), condition="caption"), tmp_path).images) == 5
+
+
+@pytest.mark.parametrize("keys", [("file_name", "text"), ("file_name", "caption"), ("image_file_name", "prompt")])
+def test_captions_stand_in_a_csv_file(tmp_path, keys):
+    root = tmp_path / "in"
+    drawings.write_captions(root, 5)
+    rows = "".join(f'{number}.jpg,"red, {number}"\n' for number in range(5))
+    as_windows_writes(root / "metadata.csv", ",".join(keys) + "\n" + rows)
+    listed = found(Data(source="folder", root=str(root), condition="caption"), tmp_path)
+    assert [told.captions for told in listed.images] == [(f"red, {number}",) for number in range(5)]
+
+
+def test_metadata_of_splits_name_images_of_their_own_folders(tmp_path):
+    root = tmp_path / "in"
+    for split_name in ("train", "test"):
+        drawings.write_captions(root / split_name, 3)
+        rows = [json.dumps({"file_name": f"{number}.jpg", "text": f"{split_name} {number}"}) for number in range(3)]
+        (root / split_name / "metadata.jsonl").write_text("\n".join(rows))
+    listed = found(Data(source="folder", root=str(root), condition="caption"), tmp_path)
+    assert [(told.file, *told.captions) for told in listed.images][:2] == [("test/0.jpg", "test 0"), ("test/1.jpg", "test 1")]
+    assert len(listed.images) == 6
+
+
+def test_two_keys_for_a_caption_are_refused(tmp_path):
+    drawings.write_captions(tmp_path / "in", 5)
+    (tmp_path / "in/metadata.jsonl").write_text(json.dumps({"file_name": "0.jpg", "text": "a", "caption": "b"}))
+    with pytest.raises(UserError, match=r"metadata\.jsonl: the caption may be in text or in caption; keep one"):
+        find_images(Data(source="folder", root=str(tmp_path / "in"), condition="caption"), tmp_path)
+
+
+# --- folders that are no classes -------------------------------------------------------------------------------------
+
+
+def test_splits_are_no_classes(tmp_path, caplog):
+    for split_name in ("train", "val"):
+        drawings.write_classes(tmp_path / "in" / split_name, each=3)
+    with caplog.at_level(logging.INFO):
+        listed = found(Data(source="folder", root=str(tmp_path / "in"), size=16), tmp_path)
+    assert listed.classes == ["blue", "red"] and [told.label for told in listed.images] == [0] * 6 + [1] * 6
+    assert (
+        "train, val are splits, no classes" in caplog.text and "2 classes, each with its images: blue 6, red 6" in caplog.text
+    )
+
+
+def test_splits_of_images_without_classes_are_refused(tmp_path):
+    for split_name in ("train", "val"):
+        drawings.write_captions(tmp_path / "in" / split_name, 3)
+    with pytest.raises(UserError, match="are train, val, which are no classes, and images lie straight in them"):
+        find_images(Data(source="folder", root=str(tmp_path / "in"), size=16), tmp_path)
+
+
+def test_classes_one_folder_deeper_are_told(tmp_path):
+    drawings.write_classes(tmp_path / "in/images", each=3)
+    with pytest.raises(UserError, match=r"lie in images, which would be the only class; is data\.root: .*in/images meant"):
+        find_images(Data(source="folder", root=str(tmp_path / "in"), size=16), tmp_path)
+
+
+def test_hidden_folders_and_files_are_no_classes_and_are_counted(tmp_path):
+    root = tmp_path / "in"
+    drawings.write_classes(root, each=3)
+    for name in (".ipynb_checkpoints/a.jpg", "__MACOSX/b.jpg", "red/._c.jpg"):
+        (root / name).parent.mkdir(exist_ok=True)
+        drawings.write_picture(root / name, "red", 0)
+    listed = found(Data(source="folder", root=str(root), size=16), tmp_path)
+    assert listed.classes == ["blue", "red"] and len(listed.images) == 6
+    assert left_out(tmp_path) == dict.fromkeys([".ipynb_checkpoints/a.jpg", "__MACOSX/b.jpg", "red/._c.jpg"], "hidden")
+
+
+# --- few images ------------------------------------------------------------------------------------------------------
+
+
+def test_every_split_leaves_two_images_on_either_side():
+    """The Fréchet distance needs the spread of two; with one held out, an evaluation ended in a LinAlgError."""
+    for count in range(4, 40):
+        for test in (0.01, 0.1, 0.2, 0.5, 0.99):
+            trained, kept = split(list(range(count)), test)
+            assert len(trained) >= 2 <= len(kept) and sorted(trained + kept) == list(range(count))
+
+
+def test_three_images_are_too_few(tmp_path):
+    drawings.write_captions(tmp_path / "in", 3)
+    with pytest.raises(UserError, match=r"3 images below .* can be used; 4 are the least, 2 to train on and 2 to judge by"):
+        find_images(Data(source="folder", root=str(tmp_path / "in"), condition="caption"), tmp_path)
+
+
+def test_captions_are_encoded_in_small_letters(tmp_path):
+    """As PixArt-alpha's encoder and pipeline do."""
+    heard = []
+
+    def encode(text):
+        heard.append(text)
+        return torch.ones(len(text) + 1, 2).half()
+
+    cache_captions(["A Man.", "a man.", "ÜBER"], encode, tmp_path)
+    assert heard == ["", "a man.", "über"]
+    captions = Captions(tmp_path, 10)
+    assert torch.equal(captions("A MAN.")[0], captions("a man.")[0]) and captions("Über")[1].sum() == 5
 
 
 # --- COCO ------------------------------------------------------------------------------------------------------------
@@ -251,7 +377,7 @@ def test_the_split_keeps_a_share_of_every_class(digits):
     assert len(kept) == 359 and set(trained).isdisjoint(kept) and len(trained) + len(kept) == 1797
     counts = np.bincount([told.label for told in kept])
     assert counts.min() >= 34
-    assert kept_places(2, 0.01) == [1] and len(kept_places(2, 0.99)) == 1
+    assert kept_places(4, 0.01) == [1, 3] and len(kept_places(4, 0.99)) == 2
 
 
 def test_images_are_cut_not_stretched(tmp_path):

@@ -24,9 +24,9 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path, most: int) -> str:
-    """The same as text."""
+    """The same as text, without the mark that Windows puts before UTF-8."""
     try:
-        return read_bytes(path, most).decode("utf-8")
+        return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a UTF-8 text file") from None
 

@@ -120,7 +120,7 @@ class Data(Strict):
 class Evaluation(Strict):
     """How the trained model is judged: on samples that it draws, and by its loss on held-out images."""
 
-    samples: PositiveInt = 500
+    samples: Annotated[int, Field(ge=2)] = 500
     """Images that are sampled, of all classes or of held-out captions in turn."""
     batch: PositiveInt = 25
     """Images sampled at once."""
@@ -222,7 +222,9 @@ class SystemSettings(Settings):
         cached = {"autoencoder": model.autoencoder, "slicing": model.slicing, "data": {"source": data.source, **shown}}
         latents = Part("latents", data.source, cached, (images,), gpus=1, mem_gib=memory)
         if data.condition == "caption":
-            told = Part("text", data.source, {"encoder": model.text_encoder}, (images,), gpus=1, mem_gib=memory)
+            told = Part(
+                "text", data.source, {"encoder": model.text_encoder, "case": "lower"}, (images,), gpus=1, mem_gib=memory
+            )
         else:
             trained = {"test": data.test, "size": data.size, "judge": data.judge.model_dump()}
             told = Part("judge", data.source, trained, (images,), gpus=1, mem_gib=memory)

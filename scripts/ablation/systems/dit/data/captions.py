@@ -22,6 +22,11 @@ EncodeText = Callable[[str], Tensor]
 """A text -> states [N, D], fp16."""
 
 
+def as_released(text: str) -> str:
+    """A caption as PixArt-alpha's encoder takes it, in small letters (diffusion/model/t5.py, and its pipeline)."""
+    return text.lower().strip()
+
+
 class Captions:
     """Cached states, cut or padded to ``length`` tokens."""
 
@@ -39,6 +44,7 @@ class Captions:
 
     def __call__(self, text: str) -> tuple[Tensor, Tensor]:
         """States [L, D], fp16, zeros behind the text, and the mask [L], true where there is one."""
+        text = as_released(text)
         if text not in self._spans:
             raise UserError(f"the caption {text!r} was not prepared; it is of none of the images")
         start, end = self._spans[text]
@@ -50,7 +56,7 @@ class Captions:
 
 def cache_captions(texts: Iterable[str], encode: EncodeText, out: Path) -> None:
     """The states of all ``texts``, and of no text."""
-    distinct = dict.fromkeys([NOTHING, *texts])
+    distinct = dict.fromkeys(map(as_released, [NOTHING, *texts]))
     states = [encode(text) for text in tqdm(distinct, desc="encoding captions", disable=None)]
     write_json(out / TEXTS, [[text, len(found)] for text, found in zip(distinct, states, strict=True)])
     np.save(out / STATES, torch.cat(states).numpy())

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 LIST, LEFT_OUT = "images.json", "left_out.csv"
 SHOWN = 5  # names of each kind of fault
+FEWEST = 2  # images on either side of the split: the Fréchet distance needs the spread of two
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Listed(NamedTuple):
 
 
 def find_images(data: Data, out: Path) -> Found:
-    """Open the images of the source ``data``; digits are written to ``out``. UserError where fewer than two can be used."""
+    """Open the images of the source ``data``; digits are written to ``out``. UserError where fewer than four can be used."""
     root = source_root(data, out)
     if data.source == "digits":
         write_digits(Path(data.root), root, data.size)
@@ -57,8 +58,9 @@ def find_images(data: Data, out: Path) -> Found:
         faults += [fault] if fault else []
         images += [] if fault else [told]
     report = _report(faults)
-    if len(images) < 2:
-        raise UserError(f"data.root: {len(images)} images below {root} can be used; two are the least{report}")
+    if len(images) < 2 * FEWEST:
+        needed = f"{2 * FEWEST} are the least, {FEWEST} to train on and {FEWEST} to judge by"
+        raise UserError(f"data.root: {len(images)} images below {root} can be used; {needed}{report}")
     if faults:
         log.warning("%d images are left out:%s", len(faults), report)
     return Found(images, candidates.classes, faults)
@@ -85,15 +87,15 @@ def read_list(folder: Path) -> Listed:
 
 
 def split(items: Sequence[T], test: float) -> tuple[list[T], list[T]]:
-    """Items to train on, and the share ``test`` that is kept, evenly spread; at least one of each of two or more."""
+    """Items to train on, and the share ``test`` that is kept, evenly spread; at least two of each of four or more."""
     kept = set(kept_places(len(items), test))
     trained = [item for number, item in enumerate(items) if number not in kept]
     return trained, [item for number, item in enumerate(items) if number in kept]
 
 
 def kept_places(count: int, test: float) -> list[int]:
-    """Which of ``count`` items, two or more, are kept for evaluation."""
-    kept = min(count - 1, max(1, round(test * count)))
+    """Which of ``count`` items, four or more, are kept for evaluation."""
+    kept = min(count - FEWEST, max(FEWEST, round(test * count)))
     return [int((number + 0.5) * count / kept) for number in range(kept)]
 
 
