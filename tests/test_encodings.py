@@ -17,7 +17,7 @@ TITLE, CLAIM = "Größe × 5 µm", "δ < 1.25"
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # Python then reads and writes ASCII, if it is not told
 OF_TEXT = {"read_text", "write_text", "open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "FileHandler", "Popen", "run"}
 # Whose open or write_text is another; model is one of pycolmap.
-NO_TEXT = {"os", "tarfile", "gzip", "Image", "Database", "webbrowser", "model"}
+NO_TEXT = {"os", "av", "tarfile", "gzip", "Image", "Database", "webbrowser", "model"}
 
 
 def without_encoding(path: Path) -> Iterator[str]:

@@ -74,3 +74,11 @@ ROBOTS: dict[Preset, Robot] = {
 }
 """agilex: the release's own machine, whose grippers it divides by these readings (data/hdf5_vla_dataset.py). aloha: Stanford's
 ALOHA and ACT, whose recorder writes grippers from 0 to 1 (act, constants.py). one_arm: one arm as ALOHA's right one."""
+
+
+def as_features(robot: Robot) -> Robot:
+    """``robot`` with the names that LeRobot's converters give to ALOHA's datasets."""
+    names = {"observations/qpos": "observation.state", "action": "action"}
+    cameras = {view: f"observation.images.{key.rpartition('/')[2]}" for view, key in robot.cameras.items()}
+    state, action = (one.model_copy(update={"key": names[one.key]}) for one in (robot.state, robot.action))
+    return robot.model_copy(update={"state": state, "action": action, "cameras": cameras})

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from ablation.parts import Part
 from ablation.settings import Depth, Fraction, Hub, Metric, Place, Settings, Size, Strict, Warmup
-from ablation.systems.rdt.robots import ROBOTS, VIEWS, Preset, Robot, View
+from ablation.systems.rdt.robots import ROBOTS, VIEWS, Preset, Robot, View, as_features
 from ablation.systems.rdt.simulation.task import FREQUENCY, Side
 from ablation.systems.rdt.slots import UNIFIED
 
@@ -135,10 +135,10 @@ class Simulation(Strict):
 class Data(Strict):
     """Episodes of a robot as HDF5 files, and how their steps become samples."""
 
-    source: Literal["aloha", "simulation"] = "aloha"
-    """aloha: episodes under `root`; simulation: recorded by the workflow."""
+    source: Literal["aloha", "lerobot", "simulation"] = "aloha"
+    """aloha: HDF5 files under `root`; lerobot: a LeRobot data set, v2.1 or v3.0; simulation: recorded by the workflow."""
     root: Place = "data/rdt"
-    """Folder of the episodes (*.hdf5, also in folders below; source aloha)."""
+    """Folder of the episodes: of *.hdf5, also in folders below, or of a LeRobot data set."""
     simulation: Simulation = Simulation()
     """What is recorded (source simulation)."""
     test: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -150,9 +150,9 @@ class Data(Strict):
     still: NonNegativeFloat = 1e-2
     """Steps before the first joint has moved by more than this (as recorded) are left out."""
     robot: Preset | Robot = "agilex"
-    """What the recorded numbers are: agilex, the release's machine; aloha, Stanford's ALOHA and ACT; one_arm; or a mapping."""
+    """What the recorded numbers are: agilex, the release's machine; aloha, Stanford's ALOHA, ACT; one_arm; or a mapping."""
     jpeg: Literal["bgr", "rgb"] = "bgr"
-    """Order of the colours in the JPEG files; ALOHA's recorder hands RGB to OpenCV, which takes it for BGR and swaps it."""
+    """Order of the colours in JPEG files in HDF5; ALOHA's recorder hands RGB to OpenCV, which takes it for BGR and swaps it."""
     text_length: PositiveInt = 1024
     """Tokens to which every instruction is padded; a longer one is an error."""
     image_size: PositiveInt = 384
@@ -179,7 +179,9 @@ class Data(Strict):
     @property
     def mapping(self) -> Robot:
         """The robot, where it is named by a preset, too."""
-        return ROBOTS[self.robot] if isinstance(self.robot, str) else self.robot
+        if not isinstance(self.robot, str):
+            return self.robot
+        return as_features(ROBOTS[self.robot]) if self.source == "lerobot" else ROBOTS[self.robot]
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -276,18 +278,19 @@ class SystemSettings(Settings):
     def outside(self) -> list[str]:
         """Weights, encoders, and the folder of the episodes."""
         encoders = [self.model.encoders.text, self.model.encoders.image]
-        return [*super().outside(), *encoders, *([self.data.root] if self.data.source == "aloha" else [])]
+        return [*super().outside(), *encoders, *([self.data.root] if self.data.source != "simulation" else [])]
 
     def parts(self) -> list[Part]:
         """The episodes, then the embeddings of their instructions and of their images."""
         data, encoders = self.data, self.model.encoders
         memory = {"demo": 4, "full": 32}[self.scale]
         examined = data.model_dump(mode="json", include={"source", "bad", "min_steps", "still", "robot", "jpeg"})
+        examined |= {"frequency": data.frequency} if data.source == "lerobot" else {}
         simulated = {"simulation": data.simulation.model_dump()}
         where = simulated if data.source == "simulation" else {"root": str(PurePosixPath(data.root))}
         episodes = Part("episodes", data.source, {**examined, **where})
         text = Part("text", data.source, {"encoder": encoders.text}, (episodes,), gpus=1, mem_gib=memory)
-        seen = data.model_dump(mode="json", include={"robot", "jpeg", "image_size", "background"})
+        seen = data.model_dump(mode="json", include={"source", "robot", "jpeg", "image_size", "background"})
         changes = {**data.augment.model_dump(), "share": 1} if data.augment.share else {"share": 0}
         images = {"encoder": encoders.image, "data": {**seen, "augment": changes}}
         return [episodes, text, Part("image", data.source, images, (episodes,), gpus=1, mem_gib=memory)]

@@ -108,7 +108,7 @@ class System:
         """Episodes, encoders and weights that are not there, or do not fit each other."""
         from ablation.systems.rdt.encoders import unfit
 
-        lines = self._missing_episodes() if self.settings.data.source == "aloha" else []
+        lines = self._missing_episodes() if self.settings.data.source != "simulation" else []
         lines += unfit(self.settings)
         if not Path(self.settings.model.weights).is_file():
             lines.append(f"weights: {self.settings.model.weights} is not there\n{WEIGHTS_DOWNLOAD}")
@@ -117,9 +117,10 @@ class System:
     def _missing_episodes(self) -> list[str]:
         """No episodes; where there are some, a warning of the disk that they will take."""
         data, a = self.settings.data, self.settings.model.architecture
-        steps = count_steps(Path(data.root), data.mapping)
+        steps = count_steps(Path(data.root), data)
         if steps == 0:
-            return [f"data: there is no *.hdf5 file with an episode below {data.root}; see docs/data.md for the layout"]
+            what = "a LeRobot data set" if data.source == "lerobot" else "a *.hdf5 file with an episode"
+            return [f"data: there is no {what} below {data.root}; see docs/data.md for the layout"]
         if (needed := cache_bytes(steps, data, a.images.patches, a.img_dim)) > LARGE:
             log.warning("the embeddings of the images below %s will take %.0f GiB of disk", data.root, needed / GIB)
         return []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import h5py
 import numpy as np
@@ -23,10 +23,14 @@ from ablation.systems.rdt.data.unified import Mapping
 from ablation.systems.rdt.robots import Robot, View
 from ablation.systems.rdt.settings import Data
 
+if TYPE_CHECKING:
+    from ablation.systems.rdt.data.lerobot import LeRobotRecording
+
+HDF5 = ".hdf5"
 INSTRUCTIONS = "expanded_instruction_gpt-4-turbo.json"
 INSTRUCTION_KINDS = ("instruction", "simplified_instruction", "expanded_instruction")
 IN_FILE = ("instruction", "language_instruction", "language_raw", "task")  # attributes or datasets, as recorders name it
-UNREADABLE = (Exception,)  # h5py raises whatever a damaged file leads it to
+UNREADABLE = (Exception,)  # h5py and PyAV raise whatever a damaged file leads it to
 MOST_STEPS = 1_000_000
 MOST_PIXELS = 25_000_000  # of an image
 LARGEST_PIECE = 256 * MIB  # a step of a dataset, or a chunk, which HDF5 unpacks as a whole
@@ -72,6 +76,8 @@ class Episode:
     """The first step that is used: the one whose action begins the motion."""
     instructions: tuple[tuple[str, ...], ...]
     """Sentences of each kind that there is, of ``INSTRUCTION_KINDS``; the original ones first."""
+    files: tuple[Path, ...] = ()
+    """All that hold it; several episodes may share one."""
     ranges: tuple[Range, Range] | None = field(default=None, compare=False, repr=False)
     """Of states and actions, as it is examined."""
 
@@ -107,8 +113,14 @@ class Recording:
 
 
 @contextmanager
-def recording(path: Path, robot: Robot) -> Iterator[Recording]:
-    """The file of an episode, open as long as needed: no handle crosses into another process."""
+def recording(path: Path, robot: Robot) -> Iterator["Recording | LeRobotRecording"]:
+    """An episode, open as long as needed: no handle crosses into another process."""
+    if path.suffix != HDF5:
+        from ablation.systems.rdt.data.lerobot import lerobot_recording
+
+        with lerobot_recording(path, robot) as opened:
+            yield opened
+        return
     with h5py.File(path, "r", locking="best-effort") as file:
         yield Recording(file, robot)
 
@@ -130,17 +142,20 @@ def examine(root: Path, path: Path, data: Data) -> Episode | Fault:
         return Fault(path, Reason.OUTSIDE, str(path.resolve()))
     try:
         with recording(path, data.mapping) as opened:
-            steps, first, ranges = _examine_recording(opened, data)
-            instructions = _in_file(opened.file) or _beside(path)
+            if isinstance(opened, Recording):
+                _check_stored(opened, data)
+            steps, first, ranges = _examine_values(opened, data)
+            instructions = (_in_file(opened.file) or _beside(path)) if isinstance(opened, Recording) else _task(opened)
+            files = (path,) if isinstance(opened, Recording) else tuple(opened.files())
         name = path.relative_to(root).with_suffix("").as_posix()
-        return Episode(name, path, steps, first, instructions, ranges)
+        return Episode(name, path, steps, first, instructions, files, ranges)
     except _Bad as bad:
         return Fault(path, bad.reason, bad.detail)
     except UNREADABLE as error:
         return Fault(path, Reason.UNREADABLE, str(error))
 
 
-def read_image(opened: Recording, path: Path, view: View, step: int, jpeg: str) -> NDArray[np.uint8]:
+def read_image(opened: "Recording | LeRobotRecording", path: Path, view: View, step: int, jpeg: str) -> NDArray[np.uint8]:
     """As :meth:`Recording.image`; an image that turns out to be broken is an error that names it."""
     try:
         return opened.image(view, step, jpeg)
@@ -154,8 +169,8 @@ def first_moving(states: NDArray, still: float) -> int | None:
     return int(moved.argmax()) - 1 if moved.any() else None
 
 
-def _examine_recording(opened: Recording, data: Data) -> tuple[int, int, tuple[Range, Range]]:
-    """Steps of the episode, the first to use, and the ranges of states and actions."""
+def _check_stored(opened: Recording, data: Data) -> None:
+    """The datasets of an HDF5 file are there, of the right shapes, and of one length."""
     robot = data.mapping
     vectors = [Mapping(robot.state), Mapping(robot.action)]
     names = dict.fromkeys([*(vector.key for vector in vectors), *(robot.cameras[view] for view in data.views)])
@@ -164,10 +179,15 @@ def _examine_recording(opened: Recording, data: Data) -> tuple[int, int, tuple[R
         _check_numbers(datasets[vector.key], vector.key, vector.width)
     for view in data.views:
         _check_images(datasets[robot.cameras[view]], robot.cameras[view])
-    steps = _common_length(datasets)
+    _check_lengths({name: len(dataset) for name, dataset in datasets.items()})
+
+
+def _examine_values(opened: "Recording | LeRobotRecording", data: Data) -> tuple[int, int, tuple[Range, Range]]:
+    """Steps of the episode, the first to use, and the ranges of states and actions."""
+    vectors, states, actions = [Mapping(data.mapping.state), Mapping(data.mapping.action)], opened.states(), opened.actions()
+    steps = len(states)
     if steps < data.min_steps:
         raise _Bad(Reason.SHORT, f"{steps} steps, fewer than {data.min_steps}")
-    states, actions = opened.states(), opened.actions()
     for vector, values in zip(vectors, (states, actions), strict=True):
         _check_finite(values, vector.key)
     first = first_moving(states, data.still)
@@ -176,6 +196,18 @@ def _examine_recording(opened: Recording, data: Data) -> tuple[int, int, tuple[R
     for view in data.views:
         _check_decodable(opened, view, steps, data.jpeg)
     return steps, first, (range_of(states, vectors[0]), range_of(actions, vectors[1]))
+
+
+def _task(opened: "LeRobotRecording") -> tuple[tuple[str, ...], ...]:
+    """The one task of an episode, whose frames all have it."""
+    listed = opened.listed
+    if len(opened.states()) != listed.steps:
+        raise _Bad(Reason.LENGTHS, f"meta has {listed.steps} steps, the table {len(opened.states())}")
+    if len(set(opened.column("task_index").to_pylist())) > 1 or len(listed.tasks) != 1 or not listed.tasks[0].strip():
+        raise _Bad(
+            Reason.INSTRUCTION, f"tasks: {', '.join(map(repr, listed.tasks)) or 'none'}; one for the whole episode is needed"
+        )
+    return (listed.tasks,)
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -212,11 +244,9 @@ def _check_images(dataset: h5py.Dataset, name: str) -> None:
         raise _Bad(Reason.SHAPE, f"/{name} is {dataset.dtype} {list(dataset.shape)}, neither files [T] nor uint8 [T, H, W, 3]")
 
 
-def _common_length(datasets: dict[str, h5py.Dataset]) -> int:
-    lengths = {name: len(dataset) for name, dataset in datasets.items()}
+def _check_lengths(lengths: dict[str, int]) -> None:
     if len(set(lengths.values())) > 1:
         raise _Bad(Reason.LENGTHS, ", ".join(f"/{name} {length}" for name, length in lengths.items()))
-    return next(iter(lengths.values()))
 
 
 def _check_finite(values: NDArray, name: str) -> None:
@@ -225,12 +255,12 @@ def _check_finite(values: NDArray, name: str) -> None:
         raise _Bad(Reason.NOT_FINITE, f"/{name} at step {int(wrong.argmax())}, {int(wrong.sum())} steps in all")
 
 
-def _check_decodable(opened: Recording, view: View, steps: int, jpeg: str) -> None:
+def _check_decodable(opened: "Recording | LeRobotRecording", view: View, steps: int, jpeg: str) -> None:
     for step in range(steps):
         try:
             opened.image(view, step, jpeg)
         except UNREADABLE as error:
-            raise _Bad(Reason.IMAGE, f"/{opened.robot.cameras[view]}, step {step}: {error}") from error
+            raise _Bad(Reason.IMAGE, f"{opened.robot.cameras[view]}, step {step}: {error}") from error
 
 
 def _in_file(file: h5py.File) -> tuple[tuple[str, ...], ...] | None:

@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from ablation.errors import UserError, readable
 from ablation.files import write_csv, write_json
-from ablation.systems.rdt.data.episode import UNREADABLE, Episode, Fault, examine, recording
+from ablation.systems.rdt.data.episode import HDF5, UNREADABLE, Episode, Fault, examine, recording
 from ablation.systems.rdt.data.ranges import check_ranges
-from ablation.systems.rdt.robots import Robot
 from ablation.systems.rdt.settings import Data
 
 log = logging.getLogger(__name__)
@@ -31,13 +30,11 @@ class Found(NamedTuple):
 
 
 def find_episodes(root: Path, data: Data) -> Found:
-    """Examine every ``*.hdf5`` file below ``root``.
+    """Examine every episode below ``root``.
 
     UserError where ``data.bad`` is refuse and one is bad, where none is left, or where values cannot be right.
     """
-    paths = sorted(root.rglob("*.hdf5"))
-    if not paths:
-        raise UserError(f"data.root: no *.hdf5 file below {root}; put the episodes there, or name their folder")
+    paths = _paths(root, data)
     examined = [examine(root, path, data) for path in tqdm(paths, desc="examining episodes", disable=None)]
     found = Found([e for e in examined if isinstance(e, Episode)], [e for e in examined if isinstance(e, Fault)])
     listed = "".join(f"\n  {fault}" for fault in found.faults)
@@ -52,19 +49,45 @@ def find_episodes(root: Path, data: Data) -> Found:
     return found
 
 
-def count_steps(root: Path, robot: Robot) -> int:
+def count_steps(root: Path, data: Data) -> int:
     """Steps of all episodes below ``root`` that can be opened: a quick look, which examines nothing."""
+    if data.source == "lerobot":
+        from ablation.systems.rdt.data.lerobot import data_set
+
+        with suppress(UserError):
+            return sum(listed.steps for listed in data_set(root).episodes.values())
+        return 0
     steps = 0
-    for path in root.rglob("*.hdf5"):
-        with suppress(*UNREADABLE), recording(path, robot) as opened:
-            steps += len(opened.file[robot.action.key])
+    for path in root.rglob(f"*{HDF5}"):
+        with suppress(*UNREADABLE), recording(path, data.mapping) as opened:
+            steps += len(opened.file[data.mapping.action.key])
     return steps
+
+
+def _paths(root: Path, data: Data) -> list[Path]:
+    if data.source == "lerobot":
+        from ablation.systems.rdt.data.lerobot import data_set, paths_of
+
+        data_set(root).check(data.mapping, data.frequency)
+        return paths_of(root)
+    found = sorted(root.rglob(f"*{HDF5}"))
+    if not found:
+        raise UserError(f"data.root: no *{HDF5} file below {root}; put the episodes there, or name their folder")
+    return found
 
 
 def write_list(found: Found, root: Path, out: Path) -> None:
     """``episodes.json``: the whole episodes below ``root``, and how to tell a changed file; ``left_out.csv``: the others."""
+    stamps = {path: _stamp(path) for path in {path for e in found.episodes for path in e.files}}
     rows = [
-        {"name": e.name, "steps": e.steps, "first": e.first, "instructions": e.instructions, "file": _stamp(e.path)}
+        {
+            "name": e.name,
+            "suffix": e.path.suffix,
+            "steps": e.steps,
+            "first": e.first,
+            "instructions": e.instructions,
+            "files": [[path.relative_to(root).as_posix(), *stamps[path]] for path in e.files],
+        }
         for e in found.episodes
     ]
     write_json(out / LIST, {"root": None if root == out else str(root), "episodes": rows})
@@ -79,10 +102,12 @@ def read_list(folder: Path) -> list[Episode]:
     written = json.loads((folder / LIST).read_text(encoding="utf-8"))
     root = folder if written["root"] is None else Path(written["root"])
     episodes = [_listed(root, row) for row in written["episodes"]]
+    named = {name for row in written["episodes"] for name, *_ in row["files"]}
+    stamps = {name: _stamp(root / name) for name in named if (root / name).is_file()}
     changed = [
         str(episode.path)
         for episode, row in zip(episodes, written["episodes"], strict=True)
-        if not episode.path.is_file() or (written["root"] is not None and not _same(episode.path, row["file"]))
+        if any(stamps.get(name) != tuple(stamp) for name, *stamp in row["files"])
     ]
     if changed:
         listed = ", ".join(changed[:5]) + " ..." * (len(changed) > 5)
@@ -104,10 +129,11 @@ def split(episodes: Sequence[Episode], test: float) -> tuple[list[Episode], list
 
 def _listed(root: Path, row: dict) -> Episode:
     instructions = tuple(tuple(kind) for kind in row["instructions"])
-    return Episode(row["name"], root / f"{row['name']}.hdf5", row["steps"], row["first"], instructions)
+    path = root / f"{row['name']}{row['suffix']}"
+    return Episode(row["name"], path, row["steps"], row["first"], instructions, tuple(root / name for name, *_ in row["files"]))
 
 
-def _stamp(path: Path) -> list[int | str]:
+def _stamp(path: Path) -> tuple[int, str]:
     """Size, and the hash of three pieces: a copy is the same file, and terabytes need not be read to see that."""
     size = path.stat().st_size
     found = hashlib.sha256()
@@ -115,11 +141,4 @@ def _stamp(path: Path) -> list[int | str]:
         for start in (0, (size - PIECE) // 2, size - PIECE):
             file.seek(max(0, start))
             found.update(file.read(PIECE))
-    return [size, found.hexdigest()]
-
-
-def _same(path: Path, known: list[int | str]) -> bool:
-    """Whether ``path`` is the file that was examined; lists of earlier versions have its size and its time of change."""
-    if isinstance(known[1], str):
-        return _stamp(path) == known
-    return [path.stat().st_size, path.stat().st_mtime_ns] == known
+    return size, found.hexdigest()
