@@ -17,7 +17,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from ablation.errors import UserError
 from ablation.systems.kolors.data import labelling
-from ablation.systems.kolors.data.answers import QUESTION
+from ablation.systems.kolors.data.answers import question
+from ablation.systems.kolors.data.conventions import FAMILIES
 from ablation.systems.kolors.data.labeller import Labeller
 from ablation.systems.kolors.data.labelling import ANSWERS, label_shard, read_answers, shard_rows
 from ablation.systems.kolors.data.layouts import read_layouts
@@ -139,10 +140,10 @@ class TestModel:
         """Qwen2-VL's own: a token for 28 x 28 pixels between the marks of a picture, then the question."""
         inputs = labeller.inputs([Image.new("RGB", (84, 56))])
         text = labeller.tokenizer.decode(inputs["input_ids"][0])
+        asked = question(FAMILIES["qwen2-vl"])
         picture = "<|vision_start|>" + "<|image_pad|>" * 6 + "<|vision_end|>"
         assert (
-            f"<|im_start|>user\n{picture}{QUESTION}<|im_end|>\n<|im_start|>assistant\n" in text
-            and inputs["attention_mask"].all()
+            f"<|im_start|>user\n{picture}{asked}<|im_end|>\n<|im_start|>assistant\n" in text and inputs["attention_mask"].all()
         )
 
     def test_large_pictures_are_made_smaller(self, labeller):
