@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from ablation.errors import UserError
 from ablation.systems.kolors.data.boxes import SCALE
 from ablation.systems.kolors.data.causes import Cause
-from ablation.systems.kolors.data.conventions import FAMILIES, GIVEN, SEEN, Convention, seen_size
+from ablation.systems.kolors.data.conventions import FAMILIES, GIVEN, SEEN, Convention
 from ablation.systems.kolors.data.frames import Evidence
 from ablation.systems.kolors.data.quality import QUALITY, write_quality
 from ablation.systems.kolors.data.settings import Data
@@ -155,17 +155,20 @@ class TestDeclared:
 
     def test_pixels_as_the_model_saw_them(self, root):
         """A picture of 1500 x 1000 is made 1204 x 812 for the model, and its pixels are meant."""
-        width, height = seen_size((1500, 1000))
+        width, height = FAMILIES["qwen2.5-vl"].frame((1500, 1000))
         entries = [{"label": "cat", "bbox_2d": [0, height // 2, width // 4, height]}]
         assert (width, height) != (1500, 1000)
         assert boxes_of(answered(root, "qwen2.5-vl", entries, "large.png")) == [(0, 500, 250, 1000)]
 
+    @pytest.mark.parametrize("family", FAMILIES)
     @pytest.mark.parametrize("size", [(1, 1), (40, 20), (640, 427), (1500, 1000), (1000, 1003), (4000, 3000), (90, 3000)])
-    def test_size_as_the_processor_makes_it(self, size):
-        """The grid of patches that the processor itself gives, 14 pixels each."""
+    def test_size_as_the_processor_makes_it(self, size, family):
+        """The grid of patches that the processor itself gives, 14 or 16 pixels each."""
+        patch = 16 if family == "qwen3-vl" else 14
         picture = torch.zeros(3, size[1], size[0], dtype=torch.uint8)
-        _, rows, columns = Qwen2VLImageProcessorPil(size=SEEN)(images=[picture], return_tensors="pt")["image_grid_thw"][0]
-        assert seen_size(size) == (14 * columns, 14 * rows)
+        seen = Qwen2VLImageProcessorPil(size=SEEN, patch_size=patch)(images=[picture], return_tensors="pt")
+        _, rows, columns = seen["image_grid_thw"][0]
+        assert FAMILIES[family].pixels(size) == (patch * columns, patch * rows)
 
     @pytest.mark.parametrize(
         ("family", "key", "cause"),

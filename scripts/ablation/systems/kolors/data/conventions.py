@@ -11,9 +11,7 @@ Size = tuple[int, int]
 SCALE = 1000
 """Boxes are kept as whole thousandths: from 0 to this, whatever the picture's size."""
 SEEN = {"shortest_edge": 4 * 28 * 28, "longest_edge": 1280 * 28 * 28}
-"""Pixels of a picture as a model sees it, 28 x 28 a token; the released limit is ten times this."""
-SQUARE = 28
-"""Sides of a picture as Qwen2-VL and Qwen2.5-VL see it are multiples of this: two patches of 14 pixels."""
+"""Pixels of a picture as a model sees it, about a thousand tokens; the released limit is ten times this."""
 
 
 class Convention(NamedTuple):
@@ -25,6 +23,8 @@ class Convention(NamedTuple):
     """Left, top, width, height, as in COCO; else left, top, right, bottom."""
     answer: bool = False
     """From a model, whose pixels are those of the picture as it saw it."""
+    square: int = 28
+    """Sides of a picture as a model sees it are multiples of so many pixels: two patches of 14, or of 16."""
     believed: bool = False
     """Somebody says so who knows the boxes: numbers that look otherwise are no objection."""
 
@@ -34,7 +34,7 @@ class Convention(NamedTuple):
 
     def pixels(self, size: Size) -> Size:
         """The size in pixels that a box in pixels would refer to."""
-        return seen_size(size) if self.answer else size
+        return seen_size(size, self.square) if self.answer else size
 
 
 GIVEN = {
@@ -49,7 +49,7 @@ GIVEN = {
 FAMILIES = {
     "qwen2-vl": Convention(answer=True),
     "qwen2.5-vl": Convention("bbox_2d", "pixels", answer=True),
-    "qwen3-vl": Convention("bbox_2d", answer=True),
+    "qwen3-vl": Convention("bbox_2d", answer=True, square=32),
 }
 """Of a model's answers, by ``data.labelled.convention``.
 
@@ -58,9 +58,9 @@ Qwen2-VL: normalised to [0, 1000) (arXiv:2409.12191, 2.2). Qwen2.5-VL: pixels of
 """
 
 
-def seen_size(size: Size) -> Size:
+def seen_size(size: Size, square: int) -> Size:
     """Width and height of a picture as the labeller's processor makes it for the model."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize  # slow to import
 
-    height, width = smart_resize(size[1], size[0], SQUARE, SEEN["shortest_edge"], SEEN["longest_edge"])
+    height, width = smart_resize(size[1], size[0], square, SEEN["shortest_edge"], SEEN["longest_edge"])
     return width, height

@@ -1,4 +1,4 @@
-"""Qwen2-VL, asked for the objects of pictures.
+"""Qwen2-VL, Qwen2.5-VL or Qwen3-VL, asked for the objects of pictures.
 
 Wang et al. 2024, arXiv:2409.12191; 7B-Instruct is Apache-2.0. Its processor in transformers wants torchvision for videos, so
 the prompt (ChatML with a run of image tokens) is put together here, and pictures go through the processor for Pillow.
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, Qwen2VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import logging as transformers_logging
 
@@ -20,6 +20,8 @@ from ablation.systems.kolors.data.conventions import FAMILIES, SEEN, Convention
 from ablation.systems.released import check_folder
 
 DOWNLOAD = "  hf download Qwen/Qwen2-VL-7B-Instruct --local-dir models/Qwen2-VL-7B-Instruct    (16.6 GB, Apache-2.0)"
+READ = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""Families that share the prompt and the processor of pictures; Qwen3-VL's patches are larger, as its folder says."""
 LONGEST = 1024
 """Tokens of an answer: about 30 boxes."""
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
@@ -39,7 +41,7 @@ class Labeller:
             self.model = _model(folder, device)
         except Exception as error:  # whatever a damaged file leads to
             first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"{folder}: cannot be read as Qwen2-VL ({first})\n{DOWNLOAD}") from None
+            raise UserError(f"{folder}: cannot be read as Qwen2-VL, Qwen2.5-VL or Qwen3-VL ({first})\n{DOWNLOAD}") from None
         self.device, self.after = device, AFTER.format(question(convention))
         self.pad = self.tokenizer.convert_tokens_to_ids("<|endoftext|>")
         ends = [self.tokenizer.convert_tokens_to_ids("<|im_end|>"), self.pad]
@@ -77,12 +79,14 @@ class Labeller:
         return torch.tensor(padded, device=self.device), torch.tensor(mask, device=self.device)
 
 
-def _model(folder: Path, device: torch.device) -> Qwen2VLForConditionalGeneration:
+def _model(folder: Path, device: torch.device) -> PreTrainedModel:
     """Every parameter must be there, and no other; bf16 on a GPU, else fp32."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model, found = Qwen2VLForConditionalGeneration.from_pretrained(
+    model, found = AutoModelForImageTextToText.from_pretrained(
         str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
     )
+    if model.config.model_type not in READ:
+        raise ValueError(f"it is a {model.config.model_type}")
     if wrong := sorted(found["missing_keys"]) or sorted(found["unexpected_keys"]):
         what = "lacks" if found["missing_keys"] else "has too much:"
         raise ValueError(f"{what} {len(wrong)} parameters, {', '.join(wrong[:5])}")

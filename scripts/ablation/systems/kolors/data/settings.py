@@ -15,7 +15,7 @@ class Labelled(Strict):
     table: Place = "data/kolors/captions.tsv"
     """UTF-8 text, a line a picture: its path below `root`, a tab, its caption. Quotes mean nothing."""
     labeller: Place = "models/Qwen2-VL-7B-Instruct"
-    """Folder of a Qwen2-VL in the layout of transformers."""
+    """Folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL in the layout of transformers."""
     convention: Literal["qwen2-vl", "qwen2.5-vl", "qwen3-vl"] = "qwen2-vl"
     """How it is asked for boxes and answers: `bbox` in thousandths, `bbox_2d` in pixels as it sees them, in thousandths."""
     shards: Annotated[int, Field(ge=1, le=1000)] = 1
