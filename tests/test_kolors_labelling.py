@@ -12,12 +12,23 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as Decoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    GitConfig,
+    GitForCausalLM,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from ablation.errors import UserError
 from ablation.systems.kolors.data import labelling
-from ablation.systems.kolors.data.answers import QUESTION
+from ablation.systems.kolors.data.answers import question
+from ablation.systems.kolors.data.conventions import FAMILIES
 from ablation.systems.kolors.data.labeller import Labeller
 from ablation.systems.kolors.data.labelling import ANSWERS, label_shard, read_answers, shard_rows
 from ablation.systems.kolors.data.layouts import read_layouts
@@ -38,24 +49,38 @@ SPECIAL = [
 ]
 GOOD = '[{"label": "cat", "bbox": [10, 20, 300, 400]}]'
 CPU = torch.device("cpu")
+KINDS = {
+    "qwen2-vl": (
+        Qwen2VLForConditionalGeneration, Qwen2VLConfig, {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 1}, {},
+    ),
+    "qwen2.5-vl": (
+        Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig,
+        {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 16, "fullatt_block_indexes": [0]}, {},
+    ),
+    "qwen3-vl": (
+        Qwen3VLForConditionalGeneration, Qwen3VLConfig,
+        {"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 16, "deepstack_visual_indexes": [0],
+         "num_position_embeddings": 16}, {"patch_size": 16},
+    ),
+}  # fmt: skip
+"""Of each family: network, its settings, sizes of its encoder, what its processor has of its own."""
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A Qwen2-VL of a few thousand parameters, its tokenizer of bytes and its processor, laid out as the released one."""
-    folder = tmp_path_factory.mktemp("qwen2-vl")
+def save_model(folder: Path, kind: str = "qwen2-vl") -> Path:
+    """A model of a few thousand parameters, its tokenizer of bytes and its processor, laid out as the released ones are."""
     letters = {letter: number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}
     bytewise = Tokenizer(BPE(vocab=letters, merges=[]))
     bytewise.pre_tokenizer, bytewise.decoder = ByteLevel(add_prefix_space=False), Decoder()
     tokenizer = Qwen2Tokenizer(tokenizer_object=bytewise, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None)
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
     tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12_845_056).save_pretrained(folder)  # as released
+    network, config, vision, processor = KINDS[kind]
+    Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12_845_056, **processor).save_pretrained(folder)  # as released
     ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
-    config = Qwen2VLConfig(
-        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 1},
+    config = config(
+        vision_config={"depth": 1, "num_heads": 2, **vision},
         text_config={
-            "vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": None,
+            "vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": None, "head_dim": 16,
             "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "max_window_layers": 2,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
@@ -64,8 +89,14 @@ def folder(tmp_path_factory) -> Path:
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
     )  # fmt: skip
     torch.manual_seed(0)
-    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    network(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A small Qwen2-VL."""
+    return save_model(tmp_path_factory.mktemp("qwen2-vl"))
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +170,22 @@ class TestModel:
         """Qwen2-VL's own: a token for 28 x 28 pixels between the marks of a picture, then the question."""
         inputs = labeller.inputs([Image.new("RGB", (84, 56))])
         text = labeller.tokenizer.decode(inputs["input_ids"][0])
+        asked = question(FAMILIES["qwen2-vl"])
         picture = "<|vision_start|>" + "<|image_pad|>" * 6 + "<|vision_end|>"
         assert (
-            f"<|im_start|>user\n{picture}{QUESTION}<|im_end|>\n<|im_start|>assistant\n" in text
-            and inputs["attention_mask"].all()
+            f"<|im_start|>user\n{picture}{asked}<|im_end|>\n<|im_start|>assistant\n" in text and inputs["attention_mask"].all()
         )
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_families(self, kind, tmp_path):
+        """Each is asked in its own convention, sees the picture in tokens of its own size, and answers."""
+        labeller = Labeller(save_model(tmp_path, kind), CPU, FAMILIES[kind])
+        labeller.model.generation_config.max_new_tokens = 4
+        inputs, side = labeller.inputs([Image.new("RGB", (128, 96))]), 32 if kind == "qwen3-vl" else 28
+        text = labeller.tokenizer.decode(inputs["input_ids"][0])
+        assert (f'"{FAMILIES[kind].key}": [x1' in text) and (("pixels" in text) == (kind == "qwen2.5-vl"))
+        assert int(inputs["mm_token_type_ids"].sum()) == round(128 / side) * round(96 / side)
+        assert all(labeller([Image.new("RGB", (128, 96)), Image.new("RGB", (64, 64), "red")]))
 
     def test_large_pictures_are_made_smaller(self, labeller):
         inputs = labeller.inputs([Image.new("RGB", (3000, 2000))])
@@ -151,6 +193,15 @@ class TestModel:
 
     def test_no_model(self, tmp_path):
         with pytest.raises(UserError, match="hf download Qwen/Qwen2-VL-7B-Instruct"):
+            Labeller(tmp_path, CPU)
+
+    def test_another_model(self, tmp_path):
+        """Of a family that would be asked in words it does not know."""
+        save_model(tmp_path)
+        small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        vision = {**small, "image_size": 32, "patch_size": 16}
+        GitForCausalLM(GitConfig(vision_config=vision, vocab_size=300, **small)).save_pretrained(tmp_path)
+        with pytest.raises(UserError, match=r"cannot be read as Qwen2-VL, Qwen2.5-VL or Qwen3-VL \(it is a git\)"):
             Labeller(tmp_path, CPU)
 
     def test_incomplete_model(self, folder, tmp_path):

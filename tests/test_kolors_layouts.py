@@ -18,6 +18,7 @@ from ablation.files import write_text
 from ablation.systems.kolors.data.answers import LONGEST_ANSWER, parse_answer
 from ablation.systems.kolors.data.boxes import LONGEST_LABEL, SCALE, Box, examine_boxes
 from ablation.systems.kolors.data.causes import Bad, Cause
+from ablation.systems.kolors.data.conventions import FAMILIES
 from ablation.systems.kolors.data.images import MOST_PIXELS, read_image
 from ablation.systems.kolors.data.layouts import LAYOUTS, image_root, read_layouts, write_layouts
 from ablation.systems.kolors.data.quality import PAGE, QUALITY, REJECTED, as_text, write_quality
@@ -30,7 +31,7 @@ GOOD = '[{"label": "cat", "bbox": [10, 20, 300, 400]}]'
 
 
 def found_in(root: Path, rows: list[tuple[str, str]], answers: dict[str, str]) -> Found:
-    return examine(labelled(write_table(root.parent / "table.tsv", rows), answers), root)
+    return examine(labelled(write_table(root.parent / "table.tsv", rows), answers), root, FAMILIES["qwen2-vl"])
 
 
 def causes(found: Found) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ablation.parts import Part
 from ablation.systems.kolors.data.collages import write_collages
+from ablation.systems.kolors.data.conventions import FAMILIES, GIVEN
 from ablation.systems.kolors.data.labeller import Labeller
 from ablation.systems.kolors.data.labelling import ANSWERS, label_shard, read_answers
 from ablation.systems.kolors.data.latents import load_vae, write_latents
@@ -23,7 +24,7 @@ def _labels(part: Part, needs: Sequence[Path], out: Path) -> None:
     s = part.settings
 
     def load() -> Labeller:
-        return Labeller(Path(s["labeller"]), encoder_device())
+        return Labeller(Path(s["labeller"]), encoder_device(), FAMILIES[s.get("convention", "qwen2-vl")])
 
     label_shard(Path(s["table"]), Path(s["root"]), s["shard"], s["shards"], load, out)
 
@@ -37,9 +38,10 @@ def _layouts(part: Part, needs: Sequence[Path], out: Path) -> None:
     root = Path(s["root"])
     if part.name == "labelled":
         answers = {image: answer for need in needs for image, answer in read_answers(need / ANSWERS).items()}
-        _write(examine(labelled(Path(s["table"]), answers), root), s["table"], root, out)
+        convention = FAMILIES[s.get("convention", "qwen2-vl")]
+        _write(examine(labelled(Path(s["table"]), answers), root, convention), s["table"], root, out)
     else:
-        _write(examine(laid_out(Path(s["layouts"])), root), s["layouts"], root, out)
+        _write(examine(laid_out(Path(s["layouts"])), root, GIVEN[s.get("convention")]), s["layouts"], root, out)
 
 
 def _write(found: Found, about: str, root: Path | None, out: Path) -> None:

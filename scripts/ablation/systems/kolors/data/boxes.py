@@ -4,14 +4,19 @@ import math
 import unicodedata
 from typing import NamedTuple
 
-from ablation.systems.kolors.data.causes import Bad, Cause, Fault
+from ablation.systems.kolors.data.causes import OTHER_KEY, Bad, Cause, Fault
+from ablation.systems.kolors.data.conventions import SCALE, Convention, Size
 
-SCALE = 1000
-"""Coordinates go from 0 to this, whatever the picture's size."""
+LARGEST = 1e6
+"""No coordinate is as large, in any unit."""
 LONGEST_LABEL = 100
 LONGEST_CAPTION = 2000
 TWICE = object()
 """Stands for a JSON object that names a key twice."""
+CUT = Fault(Cause.CUT, None)
+"""Stands for the entry at which an answer breaks off, all that would have followed included."""
+KEPT = Convention()
+"""What layouts are kept in."""
 
 
 class Box(NamedTuple):
@@ -28,12 +33,12 @@ class Examined(NamedTuple):
     bad: list[tuple[int, Fault]]
 
 
-def examine_boxes(values: list[object]) -> Examined:
+def examine_boxes(values: list[object], convention: Convention = KEPT, size: Size = (SCALE, SCALE)) -> Examined:
     """A bad box costs itself, not the others: a picture with an object that has no box is none the worse for it."""
     boxes, bad = {}, []
     for number, value in enumerate(values):
         try:
-            box = checked_box(value)
+            box = checked_box(value, convention, size)
             if box in boxes:
                 raise Bad(Cause.BOX_TWICE, value)
             boxes[box] = None
@@ -42,13 +47,37 @@ def examine_boxes(values: list[object]) -> Examined:
     return Examined(tuple(boxes), bad)
 
 
-def checked_box(value: object) -> Box:
-    """The box that ``{"label": ..., "bbox": [x1, y1, x2, y2]}`` tells. Raises Bad; never mends."""
+def checked_box(value: object, convention: Convention = KEPT, size: Size = (SCALE, SCALE)) -> Box:
+    """The box that ``{"label": ..., "bbox": [...]}`` tells of a picture of ``size`` pixels. Raises Bad; never mends."""
+    if isinstance(value, Fault):
+        raise Bad(*value)
     if value is TWICE:
         raise Bad(Cause.KEY_TWICE)
     if not isinstance(value, dict):
         raise Bad(Cause.NO_OBJECT, value)
-    return Box(_label(value.get("label")), _corners(value.get("bbox")))
+    label = _label(value.get("label"))
+    if convention.key not in value:
+        found, cause = OTHER_KEY[convention.key]
+        raise Bad(cause if found in value else Cause.NO_KEY, value)
+    return Box(label, _corners(numbers_of(value[convention.key]), convention, size))
+
+
+def numbers_of(value: object) -> tuple[float, float, float, float]:
+    """The four numbers that ``value`` lists. Raises Bad."""
+    if not isinstance(value, list) or len(value) != 4:
+        raise Bad(Cause.SHAPE, value)
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, int | float) or (number != number):
+            raise Bad(Cause.NO_NUMBER, value)
+        if abs(number) > LARGEST:
+            raise Bad(Cause.RANGE, value)
+    return tuple(value)
+
+
+def corners_of(numbers: tuple[float, ...], convention: Convention) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom, in the unit that they are written in."""
+    left, top, third, fourth = numbers
+    return (left, top, left + third, top + fourth) if convention.sides else (left, top, third, fourth)
 
 
 def plain(text: str) -> str | None:
@@ -72,19 +101,21 @@ def _label(value: object) -> str:
     return label
 
 
-def _corners(value: object) -> tuple[int, int, int, int]:
-    if not isinstance(value, list) or len(value) != 4:
-        raise Bad(Cause.SHAPE, value)
-    for number in value:
-        if isinstance(number, bool) or not isinstance(number, int | float) or (number != number):
-            raise Bad(Cause.NO_NUMBER, value)
-    if not all(0 <= number <= SCALE for number in value):
-        raise Bad(Cause.RANGE, value)
-    if not all(math.floor(number) == number for number in value):  # 0.2 may be meant as a share of the picture
-        raise Bad(Cause.NOT_WHOLE, value)
-    left, top, right, bottom = (int(number) for number in value)
+def _corners(numbers: tuple[float, ...], convention: Convention, size: Size) -> tuple[int, int, int, int]:
+    """In whole thousandths; from another unit, rounded. Raises Bad."""
+    said = list(numbers)
+    corners = corners_of(numbers, convention)
+    if convention.unit != "thousandths":
+        corners = [round(SCALE * at / side) for at, side in zip(corners, convention.frame(size) * 2, strict=True)]
+    if not all(0 <= at <= SCALE for at in corners):
+        raise Bad(Cause.RANGE, said)
+    if not all(math.floor(at) == at for at in corners):  # 0.2 may be meant as a share of the picture
+        raise Bad(Cause.NOT_WHOLE, said)
+    left, top, right, bottom = (int(at) for at in corners)
     if left > right or top > bottom:
-        raise Bad(Cause.SWAPPED, value)
+        raise Bad(Cause.SWAPPED, said)
     if left == right or top == bottom:
-        raise Bad(Cause.EMPTY, value)
+        raise Bad(Cause.EMPTY, said)
+    if right - left == bottom - top == 1:
+        raise Bad(Cause.ONE, said)
     return left, top, right, bottom

@@ -10,7 +10,7 @@ from typing import Any
 
 from ablation.errors import UserError
 from ablation.files import write_csv, write_json, write_text
-from ablation.systems.kolors.data.causes import Cause
+from ablation.systems.kolors.data.causes import WRITTEN_OTHERWISE, Cause
 from ablation.systems.kolors.data.validation import Found, Rejected
 
 LINES = 20
@@ -21,15 +21,24 @@ QUALITY, PAGE, REJECTED = "quality.json", "quality.md", "rejected.csv"
 
 
 def write_quality(found: Found, about: str, out: Path) -> None:
-    """All three files; ``about`` names what was checked. UserError with the causes where nothing is left."""
+    """All three files; ``about`` names what was checked.
+
+    UserError where the boxes are written otherwise than declared, and, with the causes, where nothing is left.
+    """
     summary = summarise(found, about)
     write_json(out / QUALITY, summary)
     write_text(out / PAGE, page(summary))
     if found.rejected:
         write_csv(out / REJECTED, [_case(rejected) for rejected in found.rejected])
+    found.evidence.refuse(about)
     if not found.layouts:
         causes = "".join(f"\n  {cause}: {counted['rows'] + counted['boxes']}" for cause, counted in summary["causes"].items())
-        raise UserError(f"{about}: none of the {found.rows} rows can be used{causes}")
+        raise UserError(f"{about}: none of the {found.rows} rows can be used{causes}{_advice(found)}")
+
+
+def _advice(found: Found) -> str:
+    otherwise = any(rejected.fault.cause in WRITTEN_OTHERWISE for rejected in found.rejected)
+    return f"\n  {found.evidence.remedy()}" if otherwise else ""
 
 
 def summarise(found: Found, about: str) -> dict[str, Any]:

@@ -15,7 +15,9 @@ class Labelled(Strict):
     table: Place = "data/kolors/captions.tsv"
     """UTF-8 text, a line a picture: its path below `root`, a tab, its caption. Quotes mean nothing."""
     labeller: Place = "models/Qwen2-VL-7B-Instruct"
-    """Folder of a Qwen2-VL in the layout of transformers."""
+    """Folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL in the layout of transformers."""
+    convention: Literal["qwen2-vl", "qwen2.5-vl", "qwen3-vl"] = "qwen2-vl"
+    """How it is asked for boxes and answers: `bbox` in thousandths, `bbox_2d` in pixels as it sees them, in thousandths."""
     shards: Annotated[int, Field(ge=1, le=1000)] = 1
     """Jobs that share the pictures, each on a GPU of its own."""
 
@@ -42,6 +44,8 @@ class Data(Strict):
     """Where captions and boxes come from (source labelled)."""
     layouts: Place = "data/kolors/layouts.jsonl"
     """A JSON object a line: image, caption, boxes (source layouts)."""
+    layouts_convention: Literal["thousandths", "pixels", "pixels_xywh", "shares"] | None = None
+    """Unit of its boxes; `pixels_xywh` is COCO's. Null: thousandths, refused where they look like pixels."""
     collages: Collages = Collages()
     """What is made (source collages)."""
     test: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -74,11 +78,18 @@ class Data(Strict):
         if self.source == "collages":
             return Part("layouts", "collages", {**self.collages.model_dump(), "size": self.resolution})
         if self.source == "layouts":
-            return Part("layouts", "layouts", {**root, "layouts": self.layouts})
+            return Part("layouts", "layouts", {**root, "layouts": self.layouts, **_said(self, "layouts_convention")})
         asked, shards = self.labelled, self.labelled.shards
-        shared = {**root, "table": asked.table, "labeller": asked.labeller, "shards": shards}
+        convention = _said(asked, "convention")
+        shared = {**root, "table": asked.table, "labeller": asked.labeller, "shards": shards, **convention}
         labels = tuple(
             Part("labels", f"{shard}-of-{shards}", {**shared, "shard": shard}, gpus=1, mem_gib=mem_gib, resumable=True)
             for shard in range(shards)
         )
-        return Part("layouts", "labelled", {**root, "table": asked.table}, labels)
+        return Part("layouts", "labelled", {**root, "table": asked.table, **convention}, labels)
+
+
+def _said(settings: Strict, name: str) -> dict[str, str]:
+    """A convention, unless it is the default one: what was prepared before there was another stays valid."""
+    value = getattr(settings, name)
+    return {} if value == type(settings).model_fields[name].default else {"convention": value}

@@ -7,9 +7,11 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from ablation.errors import UserError
-from ablation.systems.kolors.data.answers import parse_answer
-from ablation.systems.kolors.data.boxes import examine_boxes
+from ablation.systems.kolors.data.answers import parse_answer, without_loops
+from ablation.systems.kolors.data.boxes import KEPT, corners_of, examine_boxes, numbers_of
 from ablation.systems.kolors.data.causes import Bad, Cause, Fault
+from ablation.systems.kolors.data.conventions import Convention
+from ablation.systems.kolors.data.frames import Corners, Evidence
 from ablation.systems.kolors.data.images import place_of, read_image
 from ablation.systems.kolors.data.layouts import Layout, parse_json
 from ablation.systems.kolors.data.table import Row, bounded_lines, checked_row, read_table
@@ -42,6 +44,8 @@ class Found(NamedTuple):
     rejected: list[Rejected]
     rows: int
     boxes: int
+    evidence: Evidence
+    """Of the unit of the boxes."""
 
 
 def labelled(table: Path, answers: dict[str, str]) -> Iterator[tuple[int, Candidate | Bad]]:
@@ -62,9 +66,10 @@ def laid_out(path: Path) -> Iterator[tuple[int, Candidate | Bad]]:
                 yield number, error
 
 
-def examine(candidates: Iterable[tuple[int, Candidate | Bad]], root: Path) -> Found:
-    """Check rows, pictures and boxes; the pictures are below ``root``."""
-    layouts, rejected, rows, boxes, seen, sizes = [], [], 0, 0, set(), _Sizes(root)
+def examine(candidates: Iterable[tuple[int, Candidate | Bad]], root: Path, convention: Convention = KEPT) -> Found:
+    """Check rows, pictures and boxes, written in ``convention``; the pictures are below ``root``."""
+    layouts, rejected, rows, boxes, seen, sizes = [], [], 0, 0, {}, _Sizes(root)
+    evidence = Evidence(convention)
     for line, candidate in tqdm(candidates, desc="checking pictures and boxes", unit="row", disable=None):
         rows += 1
         image = "" if isinstance(candidate, Bad) else candidate.row.image
@@ -72,11 +77,14 @@ def examine(candidates: Iterable[tuple[int, Candidate | Bad]], root: Path) -> Fo
             if isinstance(candidate, Bad):
                 raise candidate
             place, size = sizes(image)
-            if (place, candidate.row.caption) in seen:
+            if candidate.row.caption in seen.get(place, ()):
                 raise Bad(Cause.TWICE, candidate.row.caption)
-            seen.add((place, candidate.row.caption))
             entries = candidate.entries()
-            examined = examine_boxes(entries)
+            entries = without_loops(entries, convention) if convention.answer else entries
+            if place not in seen:
+                evidence.add(size, _drawn(entries, convention))
+            seen.setdefault(place, set()).add(candidate.row.caption)
+            examined = examine_boxes(entries, convention, size)
             boxes += len(entries)
             rejected += [Rejected(line, number, image, fault) for number, fault in examined.bad]
             if not examined.boxes:
@@ -84,7 +92,16 @@ def examine(candidates: Iterable[tuple[int, Candidate | Bad]], root: Path) -> Fo
             layouts.append(Layout(place, *size, candidate.row.caption, examined.boxes))
         except Bad as bad:
             rejected.append(Rejected(line, None, image, bad.fault))
-    return Found(layouts, rejected, rows, boxes)
+    return Found(layouts, rejected, rows, boxes, evidence)
+
+
+def _drawn(entries: list[object], convention: Convention) -> Iterator[Corners]:
+    """The corners of all entries that have four numbers, good or not."""
+    for entry in entries:
+        try:
+            yield corners_of(numbers_of(entry[convention.key]), convention)
+        except (Bad, TypeError, KeyError):
+            continue
 
 
 class _Sizes:
