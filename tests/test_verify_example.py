@@ -60,11 +60,11 @@ def again(project: Path) -> Path:
 
 
 def test_a_run_of_the_example_trained_again_is_equal_or_within_tolerance(project, reference):
-    """Where it is not equal, it says what was not the same: how the processor that it was made on rounds."""
+    """Where it is not equal, it says what was not the same: the processor that it was made on, or how that rounds."""
     found = verify(reference, again(project), RUN)
     assert set(found) == {RUN, TABLES} and found[TABLES].word == EQUAL
     verdict = found[RUN]
-    elsewhere = any(reason.startswith("arithmetic: ") for reason in verdict.reasons)
+    elsewhere = any(reason.startswith(("arithmetic: ", "cpu: ")) for reason in verdict.reasons)
     assert verdict.word == EQUAL or (verdict.word == WITHIN and elsewhere), verdict
     assert not (project / "results/demo/vggt-eth3d/study.json").exists(), "the place of one's own study is left alone"
 

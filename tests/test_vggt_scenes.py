@@ -81,7 +81,6 @@ def test_with_the_median_as_unit_a_scene_is_the_same_in_every_unit(tmp_path, las
         if laser:
             write_laser(root, factor)
         scene = prepared(root, tmp_path / f"out-{factor}", scale="median")
-        assert scene.description["median_depth"] == pytest.approx(1, rel=1e-5)
         samples[factor] = SequenceDataset([scene.folder], data, 14, train=False)[Draw(0, 0, 0, 0)]
     for factor in (19.6, 100.0):
         for name, value in samples[1.0].items():

@@ -20,6 +20,7 @@ NEAREST = 0.05
 def account(scene: str, views: Sequence[PreparedView], depth_range: tuple[float, float], unit: str) -> dict[str, Any]:
     """Say what the range leaves of a scene's depths, which are in ``unit``; returns that for the scene's description.
 
+    Nothing where all are left: scenes that were prepared before this was looked at stay the same files.
     Raises :class:`UserError` where nothing is known, or most is cut.
     """
     seen = np.concatenate([view.seen for view in views]) if views else np.zeros(0)
@@ -37,6 +38,8 @@ def account(scene: str, views: Sequence[PreparedView], depth_range: tuple[float,
             " in the loss",
             *(scene, few, len(views), NEEDED),
         )
+    if not outside and not few:
+        return {}
     return {"median_depth": float(f"{median:.6g}"), "outside_range": round(outside, 4), "views_with_few_depths": few}
 
 
