@@ -9,7 +9,7 @@ import small_kolors as small
 import torch
 from allocations import growth
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ablation.systems.kolors.adapter import LayoutProcessor, Objects, covered, cross_attentions, fourier
@@ -132,10 +132,21 @@ def corners(draw):
     return [x[0], y[0], x[1], y[1]]
 
 
+def on_a_line(value: float, count: int) -> bool:
+    """Whether fp32 cannot tell on which side of a line between ``count`` cells a share lies; exactly on one is told."""
+    away = abs(value * count - round(value * count))
+    return 0 < away < 1e-5
+
+
 @given(corners(), sides, sides)
 def test_a_cell_is_covered_where_it_shares_area_with_the_box(box, height, width):
     found = covered(torch.tensor(box), height, width).reshape(height, width)
     left, top, right, bottom = torch.tensor(box).tolist()
+    assume(
+        not any(
+            on_a_line(value, count) for values, count in (((left, right), width), ((top, bottom), height)) for value in values
+        )
+    )
     for y in range(height):
         for x in range(width):
             overlap = min(x + 1, right * width) > max(x, left * width) and min(y + 1, bottom * height) > max(y, top * height)

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from ablation.errors import UserError
 from ablation.systems.hunyuan3d.data.layout import Distances, SurfacePoints
@@ -105,6 +104,8 @@ class _Facing(NamedTuple):
 
 
 def _facing(surface: SurfacePoints, distances: Mapping[str, Distances], half: float) -> _Facing:
+    from scipy.spatial import cKDTree  # only here: training asks no more than whether there is a volume
+
     places, stored = (np.concatenate(parts).astype(np.float64) for parts in zip(*distances.values(), strict=True))
     chosen = np.linspace(0, len(stored) - 1, min(TESTED, len(stored))).astype(np.int64)
     places, stored = places[chosen], stored[chosen]
